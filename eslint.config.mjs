@@ -1,0 +1,56 @@
+import nx from '@nx/eslint-plugin'
+import tseslint from 'typescript-eslint'
+
+export default tseslint.config(
+  { ignores: ['**/out-tsc', '**/dist', '**/generated', '**/*.mjs', '**/vitest.config.ts'] },
+  {
+    files: ['**/{src,test,bench}/**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      '@typescript-eslint/consistent-type-imports': 'error',
+      // Numbers read well in messages; what matters is that no object gets there.
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
+    },
+  },
+  {
+    files: ['**/src/**/*.ts'],
+    plugins: { '@nx': nx },
+    rules: {
+      '@nx/enforce-module-boundaries': [
+        'error',
+        {
+          banTransitiveDependencies: true,
+          depConstraints: [
+            {
+              sourceTag: 'type:app',
+              onlyDependOnLibsWithTags: ['type:adapter', 'type:domain', 'type:protocol'],
+            },
+            { sourceTag: 'type:adapter', onlyDependOnLibsWithTags: ['type:domain', 'type:protocol'] },
+            {
+              sourceTag: 'type:domain',
+              onlyDependOnLibsWithTags: ['type:protocol'],
+              bannedExternalImports: [
+                'dockerode',
+                '@prisma/*',
+                'graphql',
+                '@apollo/*',
+                'graphql-ws',
+                'fastify',
+              ],
+            },
+            { sourceTag: 'type:protocol', onlyDependOnLibsWithTags: [], allowedExternalImports: [] },
+            {
+              sourceTag: 'type:tool',
+              onlyDependOnLibsWithTags: ['type:tool', 'type:domain', 'type:protocol'],
+            },
+          ],
+        },
+      ],
+    },
+  },
+)

@@ -1,0 +1,167 @@
+import type { GpuId, WorkerId, WorkerName } from './ids.ts'
+import type { JsonValue } from './json.ts'
+import type { WorkerSpec } from './spec.ts'
+
+export type OutputStream = 'stdout' | 'stderr'
+
+/**
+ * How far each output stream has been read: opaque text that only the runner that made it can read, `''` at the start. A position moves
+ * only at line ends, so reading on from it repeats no line and loses none.
+ */
+export type OutputCursor = Readonly<Record<OutputStream, string>>
+
+export const OUTPUT_START: OutputCursor = { stdout: '', stderr: '' }
+
+/** A GPU as a worker gets it. */
+export interface AssignedGpu {
+  readonly id: GpuId
+  /** The host's device number. */
+  readonly index: number
+  /** A simulated GPU is named to the worker but never asked of the engine. */
+  readonly simulated: boolean
+}
+
+/** One attempt of a task, as its worker is told of it. */
+export interface RunOrder {
+  /** `<task>.<attempt>`; the protocol's `task_id`. */
+  readonly runId: string
+  readonly attempt: number
+  readonly input: JsonValue
+}
+
+/** What a runner needs to start a worker. */
+export interface WorkerOrder {
+  readonly name: WorkerName
+  readonly workerId: WorkerId
+  readonly spec: WorkerSpec
+  readonly gpus: readonly AssignedGpu[]
+  /** The task of a one-off worker, handed over as it starts; `null` for a session worker, which is told on its stdin later. */
+  readonly run: RunOrder | null
+}
+
+/** Why a worker could not be started. `message` says what, `hint` says what to do. */
+export interface StartFailure {
+  readonly status: 'failed'
+  readonly code:
+    | 'IMAGE_NOT_FOUND'
+    | 'PULL_FAILED'
+    | 'COMMAND_NOT_FOUND'
+    | 'GPU_UNAVAILABLE'
+    | 'ENGINE_REFUSED'
+    | 'ENGINE_UNAVAILABLE'
+    | 'NO_LOCAL_COMMAND'
+  readonly message: string
+  readonly hint: string
+}
+
+export interface Started {
+  readonly status: 'started'
+  /** The runner's own id: a container id, or a process id. */
+  readonly containerId: string
+  /** The image's content digest, where the runner knows images. */
+  readonly imageDigest: string | null
+  /** When the worker began to run, in milliseconds since 1970. */
+  readonly startedAt: number
+}
+
+/** How a worker's main process ended. */
+export interface WorkerExit {
+  /** 128 + n for signal n; `null` where the runner cannot tell. */
+  readonly exitCode: number | null
+  /** The kernel killed something in the worker for memory; true also where only a child died of it. */
+  readonly oomKilled: boolean
+  readonly finishedAt: number
+}
+
+/** A stretch of what a worker says. */
+export type WorkerOutput =
+  | {
+      readonly kind: 'data'
+      readonly stream: OutputStream
+      /** Raw bytes of one stream, in order; lines may be cut anywhere. Valid only until the next one is asked for. */
+      readonly bytes: Uint8Array
+      /** The stream's position after the last line that ends in `bytes` (unchanged where none does). */
+      readonly cursor: string
+      /** When the worker wrote it (or when it was read, where the runner cannot tell), in milliseconds since 1970. */
+      readonly at: number
+    }
+  /** Some output can never be read any more. */
+  | { readonly kind: 'gap'; readonly detail: string }
+  /** Last: the worker has exited and all of its output has been yielded. */
+  | { readonly kind: 'end'; readonly exit: WorkerExit }
+  /** Last: the runner knows nothing of the worker any more (removed by hand, the host was restarted). */
+  | { readonly kind: 'lost'; readonly detail: string }
+
+export type WorkerState =
+  /** Created, but never started. */
+  | { readonly phase: 'created' }
+  | { readonly phase: 'running'; readonly containerId: string; readonly startedAt: number }
+  | { readonly phase: 'exited'; readonly containerId: string; readonly exit: WorkerExit }
+  | { readonly phase: 'unknown' }
+
+/** Commands to a session worker. */
+export interface WorkerInput {
+  run(order: RunOrder): Promise<void>
+  cancel(runId: string): Promise<void>
+  shutdown(): Promise<void>
+  /** Lets go of the channel; the worker's stdin stays open. */
+  detach(): void
+}
+
+/** Where a run's files are. */
+export interface OutputFolder {
+  /** As the service reaches it. */
+  readonly host: string
+  /** As the worker reaches it: its OUTPUT_DIR. */
+  readonly worker: string
+}
+
+/**
+ * Starts workers and reads them: the port behind which Docker, plain processes and later a cluster stand.
+ *
+ * A worker outlives the service: nothing here ends when the service does, and after a restart the same name finds the same worker.
+ * Every method may be called again after a failure. A neighbour that is away or refuses is waited for in `output`, an error
+ * (`RunnerError`) elsewhere.
+ */
+export interface WorkerRunner extends AsyncDisposable {
+  readonly kind: 'docker' | 'process'
+  /**
+   * Starts a worker under its name. A worker of that name that is there already is adopted: started if it was only created, left alone
+   * otherwise. After `failed` nothing of it is left behind.
+   */
+  start(order: WorkerOrder): Promise<StartResult>
+  /**
+   * What the worker says after `after`, then what comes, to its very end; `end` or `lost` comes exactly once and last. The reader sets
+   * the pace and never holds back the worker. While the neighbour is away the iterator waits and tries again. An abort of `signal` ends
+   * the iterator without `end`.
+   */
+  output(name: WorkerName, options: { after: OutputCursor; signal: AbortSignal }): AsyncIterable<WorkerOutput>
+  /** The stdin of a session worker. */
+  openInput(name: WorkerName): Promise<WorkerInput>
+  /** Asks the worker to end (SIGTERM) and forces it (SIGKILL) after the grace period. Resolves when it runs no more; harmless where it never did. */
+  stop(name: WorkerName, options: { graceMs: number }): Promise<void>
+  inspect(name: WorkerName): Promise<WorkerState>
+  /** All workers of this installation that the runner still knows, in any phase. */
+  list(): Promise<readonly ListedWorker[]>
+  /** Removes an ended (or never started) worker with its log and its files; forces one that still runs. Harmless where it is gone. */
+  remove(name: WorkerName): Promise<void>
+  /** Where the files of a run are. */
+  outputFolder(name: WorkerName, runId: string): OutputFolder
+}
+
+export type StartResult = Started | StartFailure
+
+export interface ListedWorker {
+  readonly name: WorkerName
+  readonly state: WorkerState
+}
+
+/** The neighbour that runs workers is away or has refused a call. */
+export class RunnerError extends Error {
+  override readonly name = 'RunnerError'
+  readonly code: 'ENGINE_UNAVAILABLE' | 'ENGINE_REFUSED' | 'NOT_FOUND'
+  constructor(code: RunnerError['code'], message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
