@@ -1,0 +1,278 @@
+import { readFileSync, statSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { isAbsolute, join, resolve } from 'node:path'
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
+/** Everything that can be set from outside. Paths are absolute. */
+export interface Config {
+  /** The address to listen on: always a loopback one. */
+  readonly host: string
+  /** 0: any free one. */
+  readonly port: number
+  readonly dataDir: string
+  /** `null`: the file that comes with the service. */
+  readonly presetsFile: string | null
+  readonly modelsDir: string
+  /** `null`: the folder that comes with the service. */
+  readonly workersDir: string | null
+  readonly database:
+    | { readonly kind: 'sqlite'; /** `null`: in the data folder. */ readonly file: string | null }
+    | { readonly kind: 'postgresql'; readonly url: string }
+  readonly runner: 'auto' | 'docker' | 'process'
+  readonly gpus:
+    | { readonly kind: 'auto' | 'none' }
+    | { readonly kind: 'simulated'; readonly count: number; readonly memoryMb: number }
+  /** The most workers at a time. */
+  readonly maxWorkers: number
+  /** Origins (`https://host:port`) from which browsers may call. */
+  readonly allowedOrigins: readonly string[]
+  /** Names in a request's Host header that are served beside the loopback ones; lower case, without ports. */
+  readonly allowedHosts: readonly string[]
+  /** What a stop of the service does to running workers: `detach` leaves them for the next start. */
+  readonly shutdown: 'detach' | 'stop'
+  readonly logLevel: LogLevel
+  /** The Docker engine's address; `null`: where it usually is. */
+  readonly dockerHost: string | null
+  /** Folders of the host that presets may mount from. */
+  readonly volumeRoots: readonly string[]
+}
+
+/** What is wrong with one variable. */
+export interface ConfigProblem {
+  readonly name: string
+  /** As it was set; a value that may hold a secret is left out. */
+  readonly value: string | null
+  /** `the environment`, or a file with its line. */
+  readonly source: string
+  /** What was expected instead, or why it is refused. */
+  readonly expected: string
+}
+
+export type ConfigResult =
+  | { readonly status: 'read'; readonly config: Config }
+  | { readonly status: 'invalid'; readonly problems: readonly ConfigProblem[] }
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** The file of settings that is read where there is one and CONFIG_FILE names no other. */
+const DEFAULT_FILE = 'gpu-service.env'
+const MAX_FILE_BYTES = 64 * 1024
+
+/**
+ * Reads all settings: from the environment and from one optional file of `KEY=value` lines, named by CONFIG_FILE or else
+ * `gpu-service.env` in `cwd`. The environment wins; an empty value counts as absent. Relative paths are taken from `cwd`. The only
+ * reader of the environment.
+ */
+export function readConfig(env: Environment, { cwd }: { readonly cwd: string }): ConfigResult {
+  const problems: ConfigProblem[] = []
+  const settings = collectSettings(env, cwd, problems)
+
+  /** The value as `parse` understands it, else the default; `parse` gives `undefined` for what it does not understand. */
+  function read<T>(
+    name: SettingName,
+    fallback: T,
+    expected: string,
+    parse: (text: string) => T | undefined,
+  ): T {
+    const setting = settings.get(name)
+    if (setting === undefined) return fallback
+    const parsed = parse(setting.value)
+    if (parsed !== undefined) return parsed
+    problems.push({ name, value: SECRET.has(name) ? null : setting.value, source: setting.source, expected })
+    return fallback
+  }
+  const path = (text: string): string => resolve(cwd, text)
+  const dataDir = read('DATA_DIR', path('data'), 'a folder', path)
+
+  const config: Config = {
+    host: read('HOST', '127.0.0.1', HOST_EXPECTED, (text) => (isLoopback(text) ? text : undefined)),
+    port: read('PORT', 4000, 'a port from 0 (any free one) to 65535', integer(0, 65_535)),
+    dataDir,
+    presetsFile: read('PRESETS_FILE', null, 'a file', path),
+    modelsDir: read('MODELS_DIR', join(dataDir, 'models'), 'a folder', path),
+    workersDir: read('WORKERS_DIR', null, 'a folder', path),
+    database: read('DATABASE_URL', { kind: 'sqlite', file: null }, DATABASE_EXPECTED, (text) =>
+      parseDatabase(text, cwd),
+    ),
+    runner: read('RUNNER', 'auto', ...oneOf('auto', 'docker', 'process')),
+    gpus: read('GPUS', { kind: 'auto' }, GPUS_EXPECTED, parseGpus),
+    maxWorkers: read('MAX_WORKERS', 32, 'a whole number from 1 to 1000', integer(1, 1_000)),
+    allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
+    allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
+    shutdown: read('SHUTDOWN', 'detach', ...oneOf('detach', 'stop')),
+    logLevel: read('LOG_LEVEL', 'info', ...oneOf(...LOG_LEVELS)),
+    dockerHost: read('DOCKER_HOST', null, DOCKER_HOST_EXPECTED, parseDockerHost),
+    volumeRoots: read('VOLUME_ROOTS', [], 'absolute folders, separated by commas', list(parseRoot)),
+  }
+  read('AUTH', null, AUTH_EXPECTED, (text) => (text === 'loopback' ? null : undefined))
+  return problems.length > 0 ? { status: 'invalid', problems } : { status: 'read', config: freeze(config) }
+}
+
+/** All problems for a person, one per line. */
+export function describeProblems(problems: readonly ConfigProblem[]): string {
+  const lines = problems.map(({ name, value, source, expected }) => {
+    const setting = value === null ? name : `${name}=${JSON.stringify(value)}`
+    return `  ${setting} (${source}): expected ${expected}`
+  })
+  return ['The service cannot start with these settings:', ...lines].join('\n')
+}
+
+/** Whether only this machine can reach the address. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
+}
+
+const SETTING_NAMES = [
+  'HOST',
+  'PORT',
+  'DATA_DIR',
+  'PRESETS_FILE',
+  'MODELS_DIR',
+  'WORKERS_DIR',
+  'DATABASE_URL',
+  'RUNNER',
+  'GPUS',
+  'MAX_WORKERS',
+  'ALLOWED_ORIGINS',
+  'ALLOWED_HOSTS',
+  'SHUTDOWN',
+  'AUTH',
+  'LOG_LEVEL',
+  'DOCKER_HOST',
+  'VOLUME_ROOTS',
+] as const
+type SettingName = (typeof SETTING_NAMES)[number]
+interface Setting {
+  readonly value: string
+  readonly source: string
+}
+/** Values that may hold a password. */
+const SECRET = new Set<string>(['DATABASE_URL'])
+
+const HOST_EXPECTED =
+  'a loopback address (127.0.0.1, ::1 or localhost): there are no access keys yet, so whoever reached another address could run anything'
+const AUTH_EXPECTED = 'loopback: required asks for access keys, and there are none yet'
+const DATABASE_EXPECTED = 'postgresql://user:password@host:port/database, or file:path for SQLite'
+const GPUS_EXPECTED =
+  'auto, none, or simulated:<count>x<memory MB>, such as simulated:2x24576 (at most 64 GPUs)'
+const ORIGINS_EXPECTED =
+  'origins such as https://console.example:8443, separated by commas, with neither path nor *'
+const HOSTS_EXPECTED = 'host names or addresses without ports, separated by commas'
+const DOCKER_HOST_EXPECTED = 'unix:///path/to/docker.sock, tcp://host:port, http://… or https://…'
+
+function collectSettings(
+  env: Environment,
+  cwd: string,
+  problems: ConfigProblem[],
+): Map<SettingName, Setting> {
+  const settings = new Map<SettingName, Setting>()
+  for (const [name, setting] of readFile(env['CONFIG_FILE'], cwd, problems)) settings.set(name, setting)
+  for (const name of SETTING_NAMES) {
+    const value = env[name]?.trim()
+    if (value !== undefined && value !== '') settings.set(name, { value, source: 'the environment' })
+  }
+  return settings
+}
+
+function readFile(
+  named: string | undefined,
+  cwd: string,
+  problems: ConfigProblem[],
+): Map<SettingName, Setting> {
+  const settings = new Map<SettingName, Setting>()
+  const wanted = named !== undefined && named !== ''
+  const file = resolve(cwd, wanted ? named : DEFAULT_FILE)
+  const stats = statSync(file, { throwIfNoEntry: false })
+  if (stats === undefined && !wanted) return settings
+  if (!stats?.isFile() || stats.size > MAX_FILE_BYTES) {
+    const expected = `a file of at most ${MAX_FILE_BYTES} bytes with KEY=value lines`
+    problems.push({ name: 'CONFIG_FILE', value: file, source: 'the environment', expected })
+    return settings
+  }
+  for (const [index, line] of readFileSync(file, 'utf8').split(/\r?\n/).entries()) {
+    if (/^\s*(#|$)/.test(line)) continue
+    const source = `${file}:${index + 1}`
+    const match = /^\s*([A-Z_]+)\s*=\s*(.*?)\s*$/.exec(line)
+    const name = SETTING_NAMES.find((known) => known === match?.[1])
+    if (match === null || name === undefined) {
+      const expected = `KEY=value with one of ${SETTING_NAMES.join(', ')}`
+      problems.push({ name: match?.[1] ?? 'a line', value: null, source, expected })
+      continue
+    }
+    const value = (match[2] ?? '').replace(/^(["'])(.*)\1$/, '$2')
+    if (value !== '') settings.set(name, { value, source })
+  }
+  return settings
+}
+
+function integer(from: number, to: number): (text: string) => number | undefined {
+  return (text) => {
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN
+    return value >= from && value <= to ? value : undefined
+  }
+}
+
+function oneOf<const T extends string>(...values: T[]): [string, (text: string) => T | undefined] {
+  return [values.join(', ').replace(/, ([^,]*)$/, ' or $1'), (text) => values.find((value) => value === text)]
+}
+
+/** Reads a list whose every item must be understood. */
+function list(parseItem: (item: string) => string | undefined) {
+  return (text: string): readonly string[] | undefined => {
+    const items = text
+      .split(',')
+      .map((item) => item.trim())
+      .filter((item) => item !== '')
+      .map(parseItem)
+    return items.every((item) => item !== undefined) ? [...new Set(items)] : undefined
+  }
+}
+
+function parseDatabase(text: string, cwd: string): Config['database'] | undefined {
+  const file = /^file:(.+)$/.exec(text)?.[1]
+  if (file !== undefined) return { kind: 'sqlite', file: resolve(cwd, file.replace(/^\/\/(?=\/)/, '')) }
+  return /^postgres(ql)?:$/.test(urlOf(text)?.protocol ?? '') ? { kind: 'postgresql', url: text } : undefined
+}
+
+function parseGpus(text: string): Config['gpus'] | undefined {
+  if (text === 'auto' || text === 'none') return { kind: text }
+  const match = /^simulated:(\d{1,2})x(\d{1,7})$/.exec(text)
+  const count = Number(match?.[1] ?? 0)
+  const memoryMb = Number(match?.[2] ?? 0)
+  return count >= 1 && count <= 64 && memoryMb >= 1 ? { kind: 'simulated', count, memoryMb } : undefined
+}
+
+function parseOrigin(text: string): string | undefined {
+  const url = urlOf(text)
+  const isOrigin = /^https?:$/.test(url?.protocol ?? '') && url?.origin === text.toLowerCase()
+  return isOrigin ? url.origin : undefined
+}
+
+function parseHostName(text: string): string | undefined {
+  const name = text.toLowerCase()
+  return /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(name) || /^\[[0-9a-f:.]+\]$/.test(name) ? name : undefined
+}
+
+function parseDockerHost(text: string): string | undefined {
+  if (/^unix:\/\/\/./.test(text)) return text
+  const url = urlOf(text)
+  return url !== null && /^(tcp|https?):$/.test(url.protocol) && url.host !== '' ? text : undefined
+}
+
+function parseRoot(text: string): string | undefined {
+  return isAbsolute(text) ? resolve(text) : undefined
+}
+
+function urlOf(text: string): URL | null {
+  return URL.canParse(text) ? new URL(text) : null
+}
+
+function freeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null) {
+    Object.values(value).forEach(freeze)
+    Object.freeze(value)
+  }
+  return value
+}

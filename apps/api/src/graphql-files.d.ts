@@ -1,0 +1,5 @@
+/** A schema's text; the bundler puts it in. */
+declare module '*.graphql' {
+  const text: string
+  export default text
+}

@@ -1,0 +1,164 @@
+import { randomUUID } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import { makeExecutableSchema } from '@graphql-tools/schema'
+import { openArtifactFiles } from '@gpu-service/artifacts'
+import { createDockerRunner } from '@gpu-service/docker-runner'
+import { openGpuInventory } from '@gpu-service/gpus'
+import { openPresetCatalog } from '@gpu-service/presets'
+import { createProcessRunner } from '@gpu-service/process-runner'
+import { openTaskStore } from '@gpu-service/task-store'
+import { Dispatcher, type ArtifactId, type Logger, type PresetIssue, type WorkerRunner } from '@gpu-service/tasks'
+import { v7 as uuidv7 } from 'uuid'
+import packageJson from '../package.json' with { type: 'json' }
+import type { Config } from './config.ts'
+import type { Context } from './graphql/context.ts'
+import { resolvers } from './graphql/resolvers.ts'
+import typeDefs from './graphql/schema.graphql'
+import { chooseRunner } from './runner-choice.ts'
+import { startServer } from './server.ts'
+import { systemClock } from './system-clock.ts'
+
+const MAX_QUEUED = 10_000
+const MAX_ARTIFACT_BYTES = 10 * 1024 ** 3
+
+/** The files that come with the service. */
+export interface InstalledFiles {
+  readonly presetsFile: string
+  readonly workersDir: string
+  readonly migrationsDir: string
+}
+
+/** A service that answers. */
+export interface RunningService extends AsyncDisposable {
+  /** Of the GraphQL endpoint. */
+  readonly url: string
+  /** What it runs with, for people: label and sentence. */
+  readonly facts: readonly (readonly [label: string, text: string])[]
+  /** What is wrong with the presets file; empty where all is well. */
+  readonly presetIssues: readonly PresetIssue[]
+}
+
+/**
+ * Puts the service together and starts it: database first, then presets, GPUs and the runner, then the dispatcher, which takes up the
+ * workers of the process before, and last the server. Disposal goes the other way round: new tasks are refused, sockets closed, and the
+ * workers let go of (or stopped) before the database closes.
+ */
+export async function startService(config: Config, files: InstalledFiles, logger: Logger): Promise<RunningService> {
+  const started: AsyncDisposable[] = []
+  const own = <T extends AsyncDisposable>(resource: T): T => {
+    started.push(resource)
+    return resource
+  }
+  const stop = async (): Promise<void> => {
+    for (const resource of started.splice(0).reverse()) await resource[Symbol.asyncDispose]()
+  }
+  try {
+    return await start(config, files, logger, own, stop)
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+async function start(
+  config: Config,
+  files: InstalledFiles,
+  logger: Logger,
+  own: <T extends AsyncDisposable>(resource: T) => T,
+  stop: () => Promise<void>,
+): Promise<RunningService> {
+  const { dataDir, modelsDir, dockerHost } = config
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await mkdir(modelsDir, { recursive: true })
+  const databaseUrl =
+    config.database.kind === 'postgresql'
+      ? config.database.url
+      : `file:${config.database.file ?? join(dataDir, 'gpu-service.db')}`
+  const store = own(await openTaskStore({ url: databaseUrl, migrationsDir: files.migrationsDir, logger }))
+  const presetsFile = config.presetsFile ?? files.presetsFile
+  const presets = own(await openPresetCatalog({ file: presetsFile, volumeRoots: config.volumeRoots, logger }))
+  const gpus = own(await openGpuInventory({ source: config.gpus, logger }))
+  const artifacts = await openArtifactFiles({ folder: join(dataDir, 'artifacts'), maxBytes: MAX_ARTIFACT_BYTES })
+  const choice = chooseRunner({ setting: config.runner, dataDir, dockerHost })
+  const { installation } = store
+  const workersDir = config.workersDir ?? files.workersDir
+  const runner: WorkerRunner = own(
+    choice.kind === 'docker'
+      ? createDockerRunner({ dockerHost, installation, dataDir, modelsDir, logger })
+      : createProcessRunner({ installation, dataDir, modelsDir, workersDir, logger }),
+  )
+  const dispatcher = own(
+    await Dispatcher.open({
+      store,
+      runner,
+      gpus,
+      presets,
+      artifactFiles: artifacts,
+      clock: systemClock,
+      logger,
+      newId: uuidv7,
+      maxWorkers: config.maxWorkers,
+      maxQueued: MAX_QUEUED,
+      shutdown: config.shutdown,
+    }),
+  )
+  const service = {
+    version: packageJson.version,
+    instanceId: randomUUID(),
+    startedAt: systemClock.now(),
+    runner: choice.kind,
+  }
+  const context: Context = { dispatcher, store, presets, gpus, service, owner: 'local' }
+  let stopping = false
+  const server = own(
+    await startServer({
+      config,
+      schema: makeExecutableSchema({ typeDefs, resolvers }),
+      createContext: () => context,
+      artifacts: {
+        async open(id) {
+          const row = await store.artifact(id as ArtifactId)
+          const file = row === null ? null : await artifacts.find(row.id)
+          return row === null || file === null ? null : { ...row, path: file.path }
+        },
+      },
+      health: () => ({
+        ready: !stopping,
+        checks: {
+          service: { ok: !stopping, detail: stopping ? 'stopping' : 'serving' },
+          runner: { ok: dispatcher.blocked === null, detail: dispatcher.blocked ?? choice.kind },
+          presets: {
+            ok: presets.issues().length === 0,
+            detail: `${presets.presets().length} in force, ${presets.issues().length} problem(s) in the file`,
+          },
+        },
+      }),
+      logger,
+    }),
+  )
+
+  const list = gpus.list()
+  return {
+    url: server.url,
+    presetIssues: presets.issues(),
+    facts: [
+      ['runner', `${choice.kind} (${choice.why})`],
+      ['GPUs', list.length === 0 ? 'none' : `${list.length} ${gpus.source === 'simulated' ? 'simulated' : 'real'} (${gpus.source})`],
+      ['database', config.database.kind === 'postgresql' ? 'PostgreSQL' : `SQLite, ${shown(databaseUrl.slice('file:'.length))}`],
+      ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
+      ['data', shown(dataDir)],
+    ],
+    async [Symbol.asyncDispose]() {
+      stopping = true
+      dispatcher.refuse()
+      await stop()
+    },
+  }
+}
+
+/** A path as short as it can be said. */
+function shown(path: string): string {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') || short === '' ? path : short
+}

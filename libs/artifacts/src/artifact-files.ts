@@ -1,0 +1,116 @@
+import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
+import { mkdir, open, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
+import { isAbsolute, join, relative, sep } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
+
+/** The artifacts' files of one installation. */
+export interface ArtifactFolder extends ArtifactFiles {
+  /** The file of an artifact, or `null` where it is gone. */
+  find(id: ArtifactId): Promise<{ readonly path: string; readonly bytes: number } | null>
+}
+
+export interface ArtifactFolderOptions {
+  /** Made where it is missing; only the service's own user may read it. */
+  readonly folder: string
+  /** The largest artifact, in bytes. */
+  readonly maxBytes: number
+}
+
+/** Keeps each artifact as one plain file, named by its id, in one folder. */
+export async function openArtifactFiles({
+  folder,
+  maxBytes,
+}: ArtifactFolderOptions): Promise<ArtifactFolder> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const pathOf = (id: ArtifactId): string => join(folder, id)
+
+  return {
+    async take(id, source) {
+      if (source.kind === 'data') {
+        const bytes = Buffer.from(source.data, 'base64')
+        return store(pathOf(id), [bytes], maxBytes)
+      }
+      const file = await openInside(source)
+      if (typeof file === 'string') return { status: 'refused', message: file }
+      try {
+        return await store(pathOf(id), file.createReadStream({ autoClose: false }), maxBytes)
+      } finally {
+        await file.close()
+      }
+    },
+    async remove(id) {
+      await rm(pathOf(id), { force: true })
+    },
+    async find(id) {
+      const path = pathOf(id)
+      const info = await stat(path).catch(() => null)
+      return info === null ? null : { path, bytes: info.size }
+    },
+  }
+}
+
+/** Copies the chunks to `path`, whole or not at all. */
+async function store(
+  path: string,
+  chunks: AsyncIterable<Buffer> | Iterable<Buffer>,
+  maxBytes: number,
+): Promise<Taken> {
+  const partial = `${path}.partial`
+  const hash = createHash('sha256')
+  let bytes = 0
+  const out = await open(partial, 'w', 0o600)
+  try {
+    await pipeline(async function* () {
+      for await (const chunk of chunks) {
+        bytes += chunk.length
+        if (bytes > maxBytes) return
+        hash.update(chunk)
+        yield chunk
+      }
+    }, out.createWriteStream())
+    if (bytes > maxBytes) {
+      return {
+        status: 'refused',
+        message: `The file is larger than the ${maxBytes} bytes that an artifact may have.`,
+      }
+    }
+    await rename(partial, path)
+    return { status: 'taken', bytes, sha256: hash.digest('hex') }
+  } finally {
+    await out.close().catch(() => undefined)
+    await rm(partial, { force: true })
+  }
+}
+
+/** Opens a file that a worker named, or says why not. The worker writes the folder, so nothing in it is believed: no links, no way out. */
+async function openInside({
+  folder,
+  path,
+}: Extract<ArtifactSource, { kind: 'file' }>): Promise<FileHandle | string> {
+  const inside = isAbsolute(path) ? relative(folder.worker, path) : path
+  const outside = `"${path.slice(0, 200)}" lies outside of the output folder.`
+  if (inside === '' || inside.includes('\0') || leaves(inside)) return outside
+  const root = await realpath(folder.host).catch(() => null)
+  const target = join(folder.host, inside)
+  const real = await realpath(target).catch(() => null)
+  if (root === null || real === null) return `There is no file "${path.slice(0, 200)}" in the output folder.`
+  if (leaves(relative(root, real))) return outside
+  // Opened without following a last link and without waiting on a named pipe, then looked at through the handle: what was checked is what
+  // is read.
+  const file = await open(real, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+    () => null,
+  )
+  if (file === null) return `The file "${path.slice(0, 200)}" cannot be read by the service.`
+  const info = await file.stat()
+  const opened =
+    process.platform === 'linux' ? await realpath(`/proc/self/fd/${file.fd}`).catch(() => null) : real
+  if (info.isFile() && opened !== null && !leaves(relative(root, opened))) return file
+  await file.close()
+  return `"${path.slice(0, 200)}" is not a plain file in the output folder.`
+}
+
+function leaves(inside: string): boolean {
+  return inside === '..' || inside.startsWith(`..${sep}`) || isAbsolute(inside)
+}

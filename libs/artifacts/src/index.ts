@@ -1,0 +1,1 @@
+export { openArtifactFiles, type ArtifactFolder } from './artifact-files.ts'

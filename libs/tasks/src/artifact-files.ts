@@ -1,0 +1,23 @@
+import type { ArtifactId } from './ids.ts'
+
+/** Where an artifact's bytes come from. */
+export type ArtifactSource =
+  /** A file that the worker named, relative to its output folder or absolute inside it. */
+  | {
+      readonly kind: 'file'
+      readonly folder: { readonly host: string; readonly worker: string }
+      readonly path: string
+    }
+  | { readonly kind: 'data'; /** base64 */ readonly data: string }
+
+export type Taken =
+  | { readonly status: 'taken'; readonly bytes: number; /** Lower-case hex. */ readonly sha256: string }
+  /** There is no such file, it is no plain file, or it lies outside of the output folder. */
+  | { readonly status: 'refused'; readonly message: string }
+
+/** Keeps the bytes of artifacts, outside of the database. */
+export interface ArtifactFiles {
+  /** Copies the bytes in, streaming. Taking the same id again replaces it. */
+  take(id: ArtifactId, source: ArtifactSource): Promise<Taken>
+  remove(id: ArtifactId): Promise<void>
+}
