@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { isAbsolute, join, resolve } from 'node:path'
+import { parseGpusSetting, type GpuSource } from '@gpu-service/gpus'
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -21,9 +22,7 @@ export interface Config {
     | { readonly kind: 'sqlite'; /** `null`: in the data folder. */ readonly file: string | null }
     | { readonly kind: 'postgresql'; readonly url: string }
   readonly runner: 'auto' | 'docker' | 'process'
-  readonly gpus:
-    | { readonly kind: 'auto' | 'none' }
-    | { readonly kind: 'simulated'; readonly count: number; readonly memoryMb: number }
+  readonly gpus: GpuSource
   /** The most workers at a time. */
   readonly maxWorkers: number
   /** Origins (`https://host:port`) from which browsers may call. */
@@ -97,7 +96,7 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
       parseDatabase(text, cwd),
     ),
     runner: read('RUNNER', 'auto', ...oneOf('auto', 'docker', 'process')),
-    gpus: read('GPUS', { kind: 'auto' }, GPUS_EXPECTED, parseGpus),
+    gpus: read<GpuSource>('GPUS', 'auto', GPUS_EXPECTED, parseGpus),
     maxWorkers: read('MAX_WORKERS', 32, 'a whole number from 1 to 1000', integer(1, 1_000)),
     allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
     allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
@@ -237,11 +236,8 @@ function parseDatabase(text: string, cwd: string): Config['database'] | undefine
 }
 
 function parseGpus(text: string): Config['gpus'] | undefined {
-  if (text === 'auto' || text === 'none') return { kind: text }
-  const match = /^simulated:(\d{1,2})x(\d{1,7})$/.exec(text)
-  const count = Number(match?.[1] ?? 0)
-  const memoryMb = Number(match?.[2] ?? 0)
-  return count >= 1 && count <= 64 && memoryMb >= 1 ? { kind: 'simulated', count, memoryMb } : undefined
+  const setting = parseGpusSetting(text)
+  return setting.status === 'parsed' ? setting.source : undefined
 }
 
 function parseOrigin(text: string): string | undefined {

@@ -22,7 +22,6 @@ async function main(): Promise<void> {
     {
       presetsFile: join(root, 'apps/api/config/model_presets.yaml'),
       workersDir: join(root, 'workers'),
-      migrationsDir: join(root, 'prisma/migrations'),
     },
     logger,
   )

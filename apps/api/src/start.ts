@@ -6,7 +6,7 @@ import { openArtifactFiles } from '@gpu-service/artifacts'
 import { createDockerRunner } from '@gpu-service/docker-runner'
 import { openGpuInventory } from '@gpu-service/gpus'
 import { openPresetCatalog } from '@gpu-service/presets'
-import { createProcessRunner } from '@gpu-service/process-runner'
+import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import { Dispatcher, type ArtifactId, type Logger, type PresetIssue, type WorkerRunner } from '@gpu-service/tasks'
 import { v7 as uuidv7 } from 'uuid'
@@ -26,7 +26,6 @@ const MAX_ARTIFACT_BYTES = 10 * 1024 ** 3
 export interface InstalledFiles {
   readonly presetsFile: string
   readonly workersDir: string
-  readonly migrationsDir: string
 }
 
 /** A service that answers. */
@@ -75,9 +74,9 @@ async function start(
     config.database.kind === 'postgresql'
       ? config.database.url
       : `file:${config.database.file ?? join(dataDir, 'gpu-service.db')}`
-  const store = own(await openTaskStore({ url: databaseUrl, migrationsDir: files.migrationsDir, logger }))
+  const store = own(await openTaskStore({ url: databaseUrl, logger }))
   const presetsFile = config.presetsFile ?? files.presetsFile
-  const presets = own(await openPresetCatalog({ file: presetsFile, volumeRoots: config.volumeRoots, logger }))
+  const presets = own(await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }))
   const gpus = own(await openGpuInventory({ source: config.gpus, logger }))
   const artifacts = await openArtifactFiles({ folder: join(dataDir, 'artifacts'), maxBytes: MAX_ARTIFACT_BYTES })
   const choice = chooseRunner({ setting: config.runner, dataDir, dockerHost })
@@ -85,8 +84,20 @@ async function start(
   const workersDir = config.workersDir ?? files.workersDir
   const runner: WorkerRunner = own(
     choice.kind === 'docker'
-      ? createDockerRunner({ dockerHost, installation, dataDir, modelsDir, logger })
-      : createProcessRunner({ installation, dataDir, modelsDir, workersDir, logger }),
+      ? createDockerRunner({
+          ...(dockerHost !== null && { docker: { dockerHost } }),
+          installation,
+          dataDir,
+          modelsDir,
+          logger,
+        })
+      : createProcessRunner({
+          installation,
+          dataDir,
+          modelsDir,
+          packages: createWorkerPackages({ workersDir, logger }),
+          logger,
+        }),
   )
   const dispatcher = own(
     await Dispatcher.open({
@@ -115,6 +126,8 @@ async function start(
     await startServer({
       config,
       schema: makeExecutableSchema({ typeDefs, resolvers }),
+      // What an event says depends on nothing but the event: its many readers share the work of answering.
+      sharedSubscriptions: new Set(['taskEvents']),
       createContext: () => context,
       artifacts: {
         async open(id) {

@@ -1,4 +1,7 @@
-/** Any JSON value. */
+/**
+ * Any JSON value. What the parser hands on is nested 64 deep at most, its numbers are finite, and its texts and keys are without NUL and
+ * lone surrogates. A key may be `__proto__`: copy with a spread or `Object.fromEntries`, never by assignment.
+ */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | JsonObject
 export interface JsonObject {
   readonly [key: string]: JsonValue
@@ -40,7 +43,7 @@ export type WorkerEvent =
     }
   | { readonly type: 'usage'; readonly values: Readonly<Record<string, number>> }
   | { readonly type: 'log'; readonly level: string; readonly message: string }
-  /** An `event` that the protocol does not know, kept whole (without `task_id` and `seq`). */
+  /** An `event` that the protocol does not know. `payload` is the whole object, `event` included, but for `task_id` and `seq`. */
   | { readonly type: 'custom'; readonly name: string; readonly payload: JsonObject }
 
 export type FaultKind = 'LINE_TOO_LONG' | 'INVALID_JSON' | 'TOO_DEEP' | 'INVALID_FIELDS' | 'INVALID_UTF8'
@@ -48,7 +51,7 @@ export type FaultKind = 'LINE_TOO_LONG' | 'INVALID_JSON' | 'TOO_DEEP' | 'INVALID
 /** A line that broke a rule of the protocol. The stream goes on behind it. */
 export interface ProtocolFault {
   readonly kind: FaultKind
-  /** The start of the line, at most 1,000 characters. */
+  /** The start of the line, at most 1,000 characters (UTF-16 code units). */
   readonly line: string
   /** What is wrong, for a person. */
   readonly detail: string

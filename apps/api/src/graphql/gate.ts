@@ -47,7 +47,7 @@ const MAX_CACHED_CHARACTERS = 512 * 1024
 export interface GateRequest {
   readonly query: string
   readonly operationName?: string | null | undefined
-  readonly variables?: Readonly<Record<string, unknown>> | null | undefined
+  readonly variables?: Variables | null | undefined
 }
 
 export interface Admitted {
@@ -55,8 +55,10 @@ export interface Admitted {
   /** The same object for the same source text, while it is remembered. */
   readonly document: DocumentNode
   readonly operation: OperationDefinitionNode
-  /** Equal for two admissions where the same root value gives the same answer, as far as the operation itself goes. */
-  readonly shareKey: string
+  /**
+   * Equal for two admissions that make the same answer of the same root value; `null` where that depends on variables.
+   */
+  readonly shareKey: string | null
 }
 
 export type Admission = Admitted | { readonly status: 'refused'; readonly errors: readonly GraphQLError[] }
@@ -89,7 +91,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
       }
       let known = documents.get(query)
       if (known === undefined) {
-        const checked = check(query, variables ?? {})
+        const checked = checkSafely(query, variables ?? {})
         if ('errors' in checked) return refused(checked.errors)
         known = checked
         documents.add(query, known)
@@ -109,22 +111,26 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
         status: 'admitted',
         document,
         operation,
-        shareKey: shareKeyOf(known, operation, variables ?? {}),
+        shareKey: shareKeyOf(known, operation),
       }
     },
   }
 
-  function check(
-    query: string,
-    variables: Readonly<Record<string, unknown>>,
-  ): KnownDocument | { readonly errors: readonly GraphQLError[] } {
-    let document: DocumentNode
+  function checkSafely(query: string, variables: Variables): KnownDocument | Refusal {
     try {
-      document = parse(query, { maxTokens: limits.tokens })
+      return check(query, variables)
     } catch (error) {
-      if (!(error instanceof GraphQLError)) throw error
-      return { errors: [coded(error, 'GRAPHQL_PARSE_FAILED')] }
+      if (error instanceof GraphQLError) return { errors: [coded(error, 'GRAPHQL_PARSE_FAILED')] }
+      // A parser that calls itself for each bracket runs out of stack before it runs out of tokens.
+      if (error instanceof RangeError)
+        return { errors: [refusal('QUERY_TOO_COMPLEX', 'The query is nested too deeply.')] }
+      throw error
     }
+  }
+
+  /** @throws GraphQLError where the text is no GraphQL. */
+  function check(query: string, variables: Variables): KnownDocument | Refusal {
+    const document = parse(query, { maxTokens: limits.tokens })
     const operations = document.definitions.filter(({ kind }) => kind === Kind.OPERATION_DEFINITION).length
     if (operations > limits.operations)
       return { errors: [tooMuch('operations', operations, limits.operations)] }
@@ -149,9 +155,9 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
   ): GraphQLError {
     const message = introspection ? error.message : error.message.replace(/ Did you mean .*\?$/s, '')
     return new GraphQLError(message, {
-      nodes: error.nodes,
-      source: error.source,
-      positions: error.positions,
+      nodes: error.nodes ?? null,
+      source: error.source ?? null,
+      positions: error.positions ?? null,
       extensions: { code },
     })
   }
@@ -175,6 +181,11 @@ function refused(errors: readonly GraphQLError[]): Admission {
   return { status: 'refused', errors }
 }
 
+type Variables = Readonly<Record<string, unknown>>
+interface Refusal {
+  readonly errors: readonly GraphQLError[]
+}
+
 interface KnownDocument {
   readonly id: number
   readonly document: DocumentNode
@@ -182,15 +193,9 @@ interface KnownDocument {
   readonly varies: boolean
 }
 
-function shareKeyOf(
-  { id, document }: KnownDocument,
-  operation: OperationDefinitionNode,
-  variables: Readonly<Record<string, unknown>>,
-): string {
-  const name = operation.name?.value ?? ''
-  // Arguments of the root field choose the source, not what is made of its values.
-  const key = usesVariablesBelowRoot(document, operation) ? JSON.stringify(variables) : ''
-  return `${id} ${name} ${key}`
+function shareKeyOf({ id, document }: KnownDocument, operation: OperationDefinitionNode): string | null {
+  // Arguments of the root field choose the source, not what is made of its values; any other variable could.
+  return usesVariablesBelowRoot(document, operation) ? null : `${id} ${operation.name?.value ?? ''}`
 }
 
 function usesVariablesBelowRoot(document: DocumentNode, operation: OperationDefinitionNode): boolean {

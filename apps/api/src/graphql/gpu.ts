@@ -1,4 +1,4 @@
-import type { GpuId, Worker as DomainWorker } from '@gpu-service/tasks'
+import type { Gpu as DomainGpu, GpuId, Worker as DomainWorker } from '@gpu-service/tasks'
 import type { Context } from './context.ts'
 import type {
   GpuResolvers,
@@ -21,7 +21,7 @@ export const gpuSubscriptions = {
         () => gpus.list(),
         (ids) => gpus.list().filter((gpu) => ids.includes(gpu.id)),
       ),
-    resolve: (gpu) => gpu,
+    resolve: (gpu: DomainGpu) => gpu,
   },
 } satisfies SubscriptionResolvers
 

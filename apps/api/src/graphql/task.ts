@@ -1,5 +1,6 @@
 import {
   FeedError,
+  type EventBatch,
   type Task as DomainTask,
   type TaskFilter,
   type TaskId,
@@ -87,7 +88,7 @@ export const taskSubscriptions = {
         throw new GraphQLError(error.message, { extensions: { code: error.code } })
       }
     },
-    resolve: (batch) => batch,
+    resolve: (batch: EventBatch) => batch,
   },
   taskUpdated: {
     subscribe(_parent, { filter }, { dispatcher, store }) {
@@ -101,7 +102,7 @@ export const taskSubscriptions = {
         (ids) => store.matching(ids, parsed),
       )
     },
-    resolve: (task) => task,
+    resolve: (task: DomainTask) => task,
   },
 } satisfies SubscriptionResolvers
 

@@ -1,4 +1,5 @@
-export { describeWorkerRunner, type RunnerHarness, type RunnerRig } from './runner-contract.ts'
+export { describeWorkerRunner } from './runner-contract.ts'
+export type { RunnerHarness, RunnerRig } from './runner-stage.ts'
 export {
   type ReadOptions,
   type ReadOutput,

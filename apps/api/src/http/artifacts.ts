@@ -1,0 +1,58 @@
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import type { FastifyInstance } from 'fastify'
+
+/** An artifact's file and what is known of it. */
+export interface ServedArtifact {
+  readonly path: string
+  readonly name: string
+  readonly mediaType: string
+  /** Lower-case hex. */
+  readonly sha256: string
+}
+
+export interface Artifacts {
+  /** `null`: there is none of this id, whatever the text is. */
+  open(id: string): Promise<ServedArtifact | null>
+}
+
+/**
+ * Serves `/artifacts/:id`. Workers decide what is in an artifact, so a browser is told to save it and never to run, guess or keep it.
+ */
+export function serveArtifacts(app: FastifyInstance, artifacts: Artifacts): void {
+  app.get<{ Params: { id: string } }>('/artifacts/:id', async (request, reply) => {
+    const artifact = await artifacts.open(request.params.id)
+    if (artifact === null) {
+      reply.callNotFound()
+      return reply
+    }
+    const file = await open(artifact.path, constants.O_RDONLY | constants.O_NOFOLLOW)
+    const { size } = await file.stat()
+    return reply
+      .headers({
+        'content-type': mediaTypeOf(artifact),
+        'content-length': size,
+        'content-disposition': dispositionOf(artifact.name),
+        'content-security-policy': "sandbox; default-src 'none'",
+        // RFC 9530, so that a client can check what it got.
+        'repr-digest': `sha-256=:${Buffer.from(artifact.sha256, 'hex').toString('base64')}:`,
+      })
+      .send(file.createReadStream())
+  })
+}
+
+function mediaTypeOf({ mediaType }: ServedArtifact): string {
+  return /^[\w.+-]{1,100}\/[\w.+-]{1,100}$/.test(mediaType) ? mediaType : 'application/octet-stream'
+}
+
+/** RFC 6266: a plain name for old clients, the whole one for the others. */
+function dispositionOf(name: string): string {
+  const plain = name.replace(/[^\w.+ -]/g, '_')
+  // Half a surrogate pair cannot be encoded: through bytes it becomes the replacement character.
+  const whole = encodeURIComponent(Buffer.from(name).toString()).replace(/['()*]/g, percentEncoded)
+  return `attachment; filename="${plain}"; filename*=UTF-8''${whole}`
+}
+
+function percentEncoded(char: string): string {
+  return `%${char.charCodeAt(0).toString(16).toUpperCase()}`
+}

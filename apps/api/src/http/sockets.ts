@@ -1,0 +1,221 @@
+import type { IncomingMessage, Server } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { ExecutionArgs, ExecutionResult, GraphQLSchema } from 'graphql'
+import { CloseCode, handleProtocols, makeServer, MessageType } from 'graphql-ws'
+import { type WebSocket, WebSocketServer } from 'ws'
+import type { Logger } from '@gpu-service/tasks'
+import { type FormatError, refusal } from '../graphql/errors.ts'
+import type { Gate } from '../graphql/gate.ts'
+import type { Operations, Results } from '../graphql/operations.ts'
+import type { Access } from './access.ts'
+
+export interface SocketOptions {
+  readonly schema: GraphQLSchema
+  readonly gate: Gate
+  readonly operations: Operations
+  readonly access: Access
+  readonly formatError: FormatError
+  readonly logger: Logger
+  /** Of one message from a client. */
+  readonly maxMessageBytes: number
+  /** The most sockets at a time. */
+  readonly maxSockets: number
+  /** The most operations at a time on one socket. */
+  readonly maxOperations: number
+  /** How long a client may take to say `connection_init`. */
+  readonly initTimeoutMs: number
+  /** How often a client is pinged; one that has not answered by the next time is cut off. */
+  readonly keepAliveMs: number
+}
+
+export interface Sockets {
+  /** Tells every client to come back later (1001), and cuts off those that do not hang up within `graceMs`. */
+  close(graceMs: number): Promise<void>
+}
+
+/** A client that has this much waiting for it is not listened to until it has read. */
+const MAX_BUFFERED_BYTES = 1024 * 1024
+
+/**
+ * Serves operations over WebSockets at `/graphql`, by the protocol graphql-transport-ws. A client that reads slowly is waited for: no
+ * result is made for a subscription while its last one is not on its way.
+ */
+export function serveSockets(server: Server, options: SocketOptions): Sockets {
+  const { schema, gate, operations, access, formatError, logger, maxSockets, keepAliveMs } = options
+  let closing = false
+  const sockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: options.maxMessageBytes,
+    perMessageDeflate: false,
+    handleProtocols,
+  })
+  const protocol = makeServer<Record<string, unknown> | undefined, WebSocket>({
+    connectionInitWaitTimeout: options.initTimeoutMs,
+    onSubscribe(context, id, { query, operationName, variables }) {
+      if (Object.keys(context.subscriptions).length > options.maxOperations) {
+        const message = `At most ${options.maxOperations} operations may run at a time on one socket.`
+        return [refusal('TOO_MANY_OPERATIONS', message)]
+      }
+      const admission = gate.admit({ query, operationName, variables })
+      if (admission.status === 'refused') return admission.errors
+      const { document, operation } = admission
+      const delivery = new Delivery(context.extra, id, operations.run(admission, variables))
+      return { schema, document, operationName: operation.name?.value, contextValue: delivery }
+    },
+    subscribe: deliver,
+    execute: deliver,
+    onError: (_context, _id, _payload, errors) => errors.map(formatError),
+  })
+
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // Before the socket has another listener, and after it has lost it, an error must not end the process.
+    socket.on('error', (error) => {
+      logger.debug({ err: error }, 'A connection broke.')
+    })
+    const refused = refusalOf(request)
+    if (refused !== null) {
+      refuse(socket, ...refused)
+      return
+    }
+    sockets.handleUpgrade(request, socket, head, accept)
+  })
+
+  function refusalOf({ url, headers }: IncomingMessage): [status: string, reason: string] | null {
+    const reason = access.refusalOf(headers)
+    if (reason !== null) return ['403 Forbidden', reason]
+    if (url?.split('?', 1)[0] !== '/graphql') return ['404 Not Found', 'WebSockets are served at /graphql.']
+    if (closing) return ['503 Service Unavailable', 'The service is stopping.']
+    return sockets.clients.size >= maxSockets
+      ? ['503 Service Unavailable', 'There are too many sockets.']
+      : null
+  }
+
+  function accept(socket: WebSocket): void {
+    socket.on('error', (error) => {
+      logger.debug({ err: error }, 'A WebSocket broke.')
+    })
+    const closed = protocol.opened(
+      {
+        protocol: socket.protocol,
+        send: (text) => send(socket, text),
+        close: (code, reason) => {
+          socket.close(code, reason)
+        },
+        onMessage(listener) {
+          socket.on('message', (data, isBinary) => {
+            if (isBinary || !Buffer.isBuffer(data)) {
+              socket.close(CloseCode.BadRequest, 'Invalid message received')
+              return
+            }
+            listener(data.toString()).catch(fail)
+          })
+        },
+      },
+      socket,
+    )
+    let alive = true
+    const keepAlive = setInterval(() => {
+      if (!alive) {
+        socket.terminate()
+        return
+      }
+      alive = false
+      socket.ping()
+    }, keepAliveMs)
+    socket.on('pong', () => {
+      alive = true
+    })
+    socket.on('close', (code, reason) => {
+      clearInterval(keepAlive)
+      closed(code, reason.toString()).catch(fail)
+    })
+
+    function fail(error: unknown): void {
+      logger.error({ err: error }, 'A WebSocket could not be served.')
+      socket.close(CloseCode.InternalServerError, 'Internal server error')
+    }
+  }
+
+  return {
+    async close(graceMs) {
+      closing = true
+      const clients = [...sockets.clients]
+      for (const client of clients) client.close(1001, 'Going away')
+      const cutOff = setTimeout(() => {
+        for (const client of clients) client.terminate()
+      }, graceMs)
+      await Promise.all(clients.map(gone))
+      clearTimeout(cutOff)
+    },
+  }
+}
+
+/**
+ * What the protocol's server is told is the operation's result: a sequence that sends the results by itself and yields none. So a text that
+ * is shared by many subscribers is made once for all of them.
+ */
+class Delivery implements AsyncIterableIterator<ExecutionResult> {
+  readonly #socket: WebSocket
+  readonly #start: string
+  readonly #results: Results
+
+  constructor(socket: WebSocket, id: string, results: Results) {
+    this.#socket = socket
+    this.#start = `{"id":${JSON.stringify(id)},"type":"${MessageType.Next}","payload":`
+    this.#results = results
+  }
+
+  async next(): Promise<IteratorResult<ExecutionResult>> {
+    for await (const text of this.#results) {
+      if (this.#socket.readyState !== this.#socket.OPEN) break
+      await send(this.#socket, `${this.#start}${text}}`)
+    }
+    return { done: true, value: undefined }
+  }
+
+  async return(): Promise<IteratorResult<ExecutionResult>> {
+    await this.#results.return()
+    return { done: true, value: undefined }
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+}
+
+function deliver({ contextValue }: ExecutionArgs): Delivery {
+  if (contextValue instanceof Delivery) return contextValue
+  throw new TypeError('An operation came around the gate.')
+}
+
+/** Resolves when the text has left for the network, or the socket is gone. */
+function send(socket: WebSocket, text: string): Promise<void> {
+  if (socket.readyState !== socket.OPEN) return Promise.resolve()
+  return new Promise((resolve) => {
+    socket.send(text, () => {
+      if (socket.isPaused && socket.bufferedAmount < MAX_BUFFERED_BYTES) socket.resume()
+      // Where it failed, the socket's end says so to everybody.
+      resolve()
+    })
+    if (socket.bufferedAmount > MAX_BUFFERED_BYTES) socket.pause()
+  })
+}
+
+function gone(socket: WebSocket): Promise<void> {
+  if (socket.readyState === socket.CLOSED) return Promise.resolve()
+  return new Promise((resolve) => {
+    socket.once('close', () => {
+      resolve()
+    })
+  })
+}
+
+function refuse(socket: Duplex, status: string, reason: string): void {
+  const head = [
+    `HTTP/1.1 ${status}`,
+    'Connection: close',
+    'Content-Type: text/plain; charset=utf-8',
+    `Content-Length: ${Buffer.byteLength(reason)}`,
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${reason}`)
+}

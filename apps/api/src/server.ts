@@ -1,0 +1,292 @@
+import { ApolloServer } from '@apollo/server'
+import { fastifyApolloHandler } from '@as-integrations/fastify'
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { type GraphQLSchema, OperationTypeNode } from 'graphql'
+import type { Logger } from '@gpu-service/tasks'
+import { type Config, isLoopback } from './config.ts'
+import { createErrorFormat } from './graphql/errors.ts'
+import { createGate } from './graphql/gate.ts'
+import { type ContextRequest, createOperations } from './graphql/operations.ts'
+import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
+import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
+import { watchIdleConnections } from './http/connections.ts'
+import { serveEventStreams } from './http/event-stream.ts'
+import { parseGraphqlRequest, sendErrors } from './http/graphql-request.ts'
+import { type Health, serveHealth } from './http/health.ts'
+import { serveSockets } from './http/sockets.ts'
+
+export interface ServerLimits {
+  /** Of a request's body. */
+  readonly maxBodyBytes: number
+  /** Of one message over a WebSocket. */
+  readonly maxMessageBytes: number
+  /** The most WebSockets at a time. */
+  readonly maxSockets: number
+  /** The most operations at a time on one WebSocket. */
+  readonly maxOperationsPerSocket: number
+  /** The most event streams at a time. */
+  readonly maxStreams: number
+  /** How long a WebSocket's client may take to introduce itself. */
+  readonly initTimeoutMs: number
+  /** How often streaming clients are asked for a sign of life. */
+  readonly keepAliveMs: number
+  /** How long requests under way may take to end when the server does. */
+  readonly drainMs: number
+}
+
+/** Twice the largest input of a task, with room for the rest of its submission; WebSocket frames have less around it. */
+export const DEFAULT_SERVER_LIMITS: ServerLimits = {
+  maxBodyBytes: 512 * 1024,
+  maxMessageBytes: 320 * 1024,
+  maxSockets: 5_000,
+  maxOperationsPerSocket: 100,
+  maxStreams: 5_000,
+  initTimeoutMs: 3_000,
+  keepAliveMs: 12_000,
+  drainMs: 5_000,
+}
+
+export interface ServerOptions {
+  readonly config: Pick<Config, 'host' | 'port' | 'allowedOrigins' | 'allowedHosts'>
+  readonly schema: GraphQLSchema
+  /** Fields of Subscription whose results depend on nothing but the value that their source gives (see `createOperations`). */
+  readonly sharedSubscriptions?: ReadonlySet<string>
+  readonly createContext: (request: ContextRequest) => object
+  readonly artifacts: Artifacts
+  readonly health: () => Health
+  readonly logger: Logger
+  /** Whether clients may ask for the schema; unless given, where only this machine can reach the server. */
+  readonly introspection?: boolean
+  readonly limits?: Partial<ServerLimits>
+}
+
+export interface Server extends AsyncDisposable {
+  /** Where GraphQL is served, `http://…/graphql`; WebSockets at the same place. */
+  readonly url: string
+  readonly port: number
+  /**
+   * Stops listening, tells WebSocket clients to come back (1001), ends event streams, and waits for the requests under way, but no longer
+   * than `drainMs`.
+   */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+const HEADERS_TIMEOUT_MS = 10_000
+const REQUEST_TIMEOUT_MS = 30_000
+const MAX_HEADER_BYTES = 16 * 1024
+const MAX_CONNECTIONS = 16_384
+/** How long WebSocket clients may take to hang up. */
+const HANG_UP_MS = 1_000
+
+const HINT = `GPU Service speaks GraphQL here.
+
+POST {"query": "{ service { version } }"} to this address as application/json;
+subscriptions come over a WebSocket at this address (graphql-transport-ws),
+or as server-sent events from /graphql/stream.
+`
+
+/** Serves the schema over HTTP, WebSockets and event streams on one port, all behind one gate, and with them artifacts and health. */
+export async function startServer(options: ServerOptions): Promise<Server> {
+  const { config, schema, createContext, logger } = options
+  const { host } = config
+  const limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits }
+  const introspection = options.introspection ?? isLoopback(host)
+  const gate = createGate({ schema, introspection })
+  const formatError = createErrorFormat(logger)
+  const access = createAccess(config)
+  const operations = createOperations({
+    schema,
+    createContext,
+    formatError,
+    sharedSubscriptions: options.sharedSubscriptions ?? new Set(),
+  })
+
+  const apollo = new ApolloServer<object>({
+    schema,
+    // The gate has decided, for all transports.
+    introspection: true,
+    hideSchemaDetailsFromClientErrors: !introspection,
+    csrfPrevention: true,
+    allowBatchedHttpRequests: false,
+    persistedQueries: false,
+    includeStacktraceInErrorResponses: false,
+    stopOnTerminationSignals: false,
+    formatError: (_formatted, error) => formatError(error),
+    logger: apolloLogger(logger),
+    nodeEnv: 'production',
+  })
+  await apollo.start()
+
+  const app = createApp(limits.maxBodyBytes)
+  const cutIdle = watchIdleConnections(app.server)
+  let stopped: Promise<void> | null = null
+  app.addHook('onRequest', async (request, reply) => {
+    reply.headers({
+      'x-content-type-options': 'nosniff',
+      'cache-control': 'no-store',
+      ...access.corsHeaders(request.headers),
+    })
+    const reason = access.refusalOf(request.headers)
+    if (reason !== null) return sendErrors(reply, 403, [problem('FORBIDDEN', reason)])
+    if (request.method === 'OPTIONS' && request.headers.origin !== undefined) {
+      return reply.code(204).headers(PREFLIGHT_HEADERS).send()
+    }
+  })
+  app.addHook('onSend', async (_request, reply) => {
+    if (stopped !== null) reply.header('connection', 'close')
+    return Promise.resolve()
+  })
+  app.addHook('onResponse', (request, reply, done) => {
+    const { method, routeOptions } = request
+    const fields = {
+      method,
+      route: routeOptions.url,
+      status: reply.statusCode,
+      ms: Math.round(reply.elapsedTime),
+    }
+    logger.debug(fields, 'Answered.')
+    done()
+  })
+  app.setNotFoundHandler((_request, reply) =>
+    sendErrors(reply, 404, [problem('NOT_FOUND', 'There is nothing here.')]),
+  )
+  app.setErrorHandler((error, _request, reply) => {
+    const status = clientStatusOf(error)
+    return status === null
+      ? sendErrors(reply, 500, [formatError(error)])
+      : sendErrors(reply, status, [problem('BAD_REQUEST', error instanceof Error ? error.message : '')])
+  })
+
+  const execute = fastifyApolloHandler(apollo, {
+    context: (_request, reply) => Promise.resolve(createContext({ signal: hangUpOf(reply) })),
+  })
+  app.route({
+    method: ['GET', 'POST'],
+    url: '/graphql',
+    async handler(request, reply) {
+      if (
+        request.method === 'GET' &&
+        request.headers.accept?.includes('text/html') &&
+        !/[?&]query=/.test(request.url)
+      ) {
+        return reply.type('text/plain; charset=utf-8').send(HINT)
+      }
+      const parsed = parseGraphqlRequest(request)
+      if (typeof parsed === 'string') {
+        return sendErrors(reply, isJson(request) ? 400 : 415, [problem('BAD_REQUEST', parsed)])
+      }
+      const admission = gate.admit(parsed)
+      if (admission.status === 'refused') return sendErrors(reply, 400, admission.errors.map(formatError))
+      if (admission.operation.operation === OperationTypeNode.SUBSCRIPTION) {
+        const message = 'Subscriptions come over a WebSocket at this address, or from /graphql/stream.'
+        return sendErrors(reply, 400, [problem('BAD_REQUEST', message)])
+      }
+      return execute.call(app, request, reply)
+    },
+  })
+  const streams = serveEventStreams(app, { gate, operations, formatError, ...limits })
+  serveArtifacts(app, options.artifacts)
+  serveHealth(app, options.health)
+  const sockets = serveSockets(app.server, {
+    schema,
+    gate,
+    operations,
+    access,
+    formatError,
+    logger,
+    ...limits,
+    maxOperations: limits.maxOperationsPerSocket,
+  })
+
+  try {
+    await app.listen({ host, port: config.port })
+  } catch (error) {
+    await apollo.stop()
+    throw error
+  }
+  const address = app.server.address()
+  const port = typeof address === 'object' && address !== null ? address.port : config.port
+
+  async function stop(): Promise<void> {
+    const cutOff = setTimeout(() => {
+      app.server.closeAllConnections()
+    }, limits.drainMs)
+    const closed = app.close()
+    cutIdle()
+    streams.close()
+    await sockets.close(Math.min(HANG_UP_MS, limits.drainMs))
+    await closed
+    clearTimeout(cutOff)
+    // After the last request: Apollo refuses what comes later. Once only: a second concurrent stop of it never ends.
+    await apollo.stop()
+  }
+
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${port}/graphql`,
+    port,
+    [Symbol.asyncDispose]: () => (stopped ??= stop()),
+  }
+}
+
+function createApp(bodyLimit: number): FastifyInstance {
+  const app = fastify({
+    bodyLimit,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    http: { headersTimeout: HEADERS_TIMEOUT_MS, maxHeaderSize: MAX_HEADER_BYTES },
+    // Idle connections are cut by whoever closes the app.
+    forceCloseConnections: false,
+    exposeHeadRoutes: false,
+    // A key by this name is data like any other; nothing here copies it into an object's prototype.
+    onProtoPoisoning: 'ignore',
+    onConstructorPoisoning: 'ignore',
+  })
+  app.server.maxConnections = MAX_CONNECTIONS
+  // A body of another type is not read: whoever needs one says what it must be.
+  app.removeContentTypeParser('text/plain')
+  app.addContentTypeParser('*', (_request, payload, done) => {
+    payload.resume()
+    done(null)
+  })
+  return app
+}
+
+function problem(code: string, message: string) {
+  return { message, extensions: { code } }
+}
+
+/** The status of an error that the client caused, as the framework says it; `null`: the client did not. */
+function clientStatusOf(error: unknown): number | null {
+  if (!(error instanceof Error) || !('statusCode' in error)) return null
+  const status = error.statusCode
+  return typeof status === 'number' && status >= 400 && status < 500 ? status : null
+}
+
+function isJson({ method, headers }: FastifyRequest): boolean {
+  return method === 'GET' || /^application\/json\b/i.test(headers['content-type'] ?? '')
+}
+
+/** Fires when the client hangs up before it has its answer. */
+function hangUpOf(reply: FastifyReply): AbortSignal {
+  const hangUp = new AbortController()
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) hangUp.abort()
+  })
+  return hangUp.signal
+}
+
+function apolloLogger(logger: Logger) {
+  return {
+    debug: (message: unknown) => {
+      logger.debug({}, String(message))
+    },
+    info: (message: unknown) => {
+      logger.info({}, String(message))
+    },
+    warn: (message: unknown) => {
+      logger.warn({}, String(message))
+    },
+    error: (message: unknown) => {
+      logger.error({}, String(message))
+    },
+  }
+}

@@ -1,0 +1,180 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import {
+  type Config,
+  type ConfigProblem,
+  describeProblems,
+  type Environment,
+  readConfig,
+} from '../src/config.ts'
+
+let cwd = ''
+beforeEach(() => {
+  cwd = mkdtempSync(join(tmpdir(), 'config-'))
+})
+afterEach(() => {
+  rmSync(cwd, { recursive: true })
+})
+
+function read(env: Environment = {}): Config {
+  const result = readConfig(env, { cwd })
+  if (result.status === 'invalid') throw new Error(describeProblems(result.problems))
+  return result.config
+}
+
+function problems(env: Environment): readonly ConfigProblem[] {
+  const result = readConfig(env, { cwd })
+  return result.status === 'invalid' ? result.problems : []
+}
+
+test('has a default for everything', () => {
+  expect(read()).toEqual({
+    host: '127.0.0.1',
+    port: 4000,
+    dataDir: join(cwd, 'data'),
+    presetsFile: null,
+    modelsDir: join(cwd, 'data/models'),
+    workersDir: null,
+    database: { kind: 'sqlite', file: null },
+    runner: 'auto',
+    gpus: 'auto',
+    maxWorkers: 32,
+    allowedOrigins: [],
+    allowedHosts: [],
+    shutdown: 'detach',
+    logLevel: 'info',
+    dockerHost: null,
+    volumeRoots: [],
+  })
+})
+
+test('reads every setting from the environment', () => {
+  const env = {
+    HOST: '::1',
+    PORT: '0',
+    DATA_DIR: '/var/lib/gpu',
+    PRESETS_FILE: 'my.yaml',
+    WORKERS_DIR: '../workers',
+    DATABASE_URL: 'postgresql://user:secret@db.example/gpu',
+    RUNNER: 'process',
+    GPUS: 'simulated:2x24576',
+    MAX_WORKERS: '20',
+    ALLOWED_ORIGINS: 'https://console.example, http://localhost:5173,',
+    ALLOWED_HOSTS: 'GPU.example,[fd00::1]',
+    SHUTDOWN: 'stop',
+    AUTH: 'loopback',
+    LOG_LEVEL: 'debug',
+    DOCKER_HOST: 'unix:///run/docker.sock',
+    VOLUME_ROOTS: '/srv/models/,/data',
+  }
+  expect(read(env)).toEqual({
+    host: '::1',
+    port: 0,
+    dataDir: '/var/lib/gpu',
+    presetsFile: join(cwd, 'my.yaml'),
+    modelsDir: '/var/lib/gpu/models',
+    workersDir: join(cwd, '../workers'),
+    database: { kind: 'postgresql', url: env.DATABASE_URL },
+    runner: 'process',
+    gpus: { simulated: { count: 2, memoryMb: 24_576 } },
+    maxWorkers: 20,
+    allowedOrigins: ['https://console.example', 'http://localhost:5173'],
+    allowedHosts: ['gpu.example', '[fd00::1]'],
+    shutdown: 'stop',
+    logLevel: 'debug',
+    dockerHost: 'unix:///run/docker.sock',
+    volumeRoots: ['/srv/models', '/data'],
+  })
+})
+
+test('gives what nobody can change', () => {
+  const config = read({ GPUS: 'simulated:1x1024', ALLOWED_HOSTS: 'a' })
+  expect(Object.isFrozen(config)).toBe(true)
+  expect(Object.isFrozen(config.gpus)).toBe(true)
+  expect(Object.isFrozen(config.allowedHosts)).toBe(true)
+})
+
+test('takes a database file from a URL', () => {
+  expect(read({ DATABASE_URL: 'file:x.db' }).database).toEqual({ kind: 'sqlite', file: join(cwd, 'x.db') })
+  expect(read({ DATABASE_URL: 'file:///x.db' }).database).toEqual({ kind: 'sqlite', file: '/x.db' })
+})
+
+test.each([
+  ['HOST', '0.0.0.0'],
+  ['HOST', 'example.com'],
+  ['HOST', '127.evil.example'],
+  ['PORT', '65536'],
+  ['PORT', '-1'],
+  ['PORT', '4000x'],
+  ['DATABASE_URL', 'mysql://x'],
+  ['RUNNER', 'podman'],
+  ['GPUS', 'simulated:0x1024'],
+  ['GPUS', 'simulated:65x1024'],
+  ['GPUS', 'simulated:2'],
+  ['MAX_WORKERS', '0'],
+  ['MAX_WORKERS', '1e2'],
+  ['ALLOWED_ORIGINS', '*'],
+  ['ALLOWED_ORIGINS', 'https://a.example/path'],
+  ['ALLOWED_ORIGINS', 'https://ok.example,nonsense'],
+  ['ALLOWED_HOSTS', 'a.example:80'],
+  ['ALLOWED_HOSTS', 'https://a.example'],
+  ['SHUTDOWN', 'kill'],
+  ['AUTH', 'required'],
+  ['AUTH', 'none'],
+  ['LOG_LEVEL', 'loud'],
+  ['DOCKER_HOST', '/run/docker.sock'],
+  ['VOLUME_ROOTS', 'relative'],
+])('refuses %s=%s', (name, value) => {
+  expect(problems({ [name]: value }).map((problem) => problem.name)).toEqual([name])
+})
+
+test('says why another address and required keys are refused', () => {
+  const text = describeProblems(problems({ HOST: '0.0.0.0', AUTH: 'required' }))
+  expect(text).toContain('HOST="0.0.0.0" (the environment): expected a loopback address')
+  expect(text).toContain('there are no access keys yet')
+})
+
+test('names all problems at once, with variable, value, source and expectation, but no secret', () => {
+  const env = { PORT: 'x', RUNNER: 'y', DATABASE_URL: 'mysql://user:hunter2@db', LOG_LEVEL: 'z' }
+  const text = describeProblems(problems(env))
+  expect(text.split('\n')).toHaveLength(5)
+  expect(text).toContain('PORT="x" (the environment): expected a port from 0 (any free one) to 65535')
+  expect(text).toContain('RUNNER="y" (the environment): expected auto, docker or process')
+  expect(text).toContain('DATABASE_URL (the environment): expected postgresql://')
+  expect(text).not.toContain('hunter2')
+})
+
+test('reads a file of settings, and the environment wins', () => {
+  writeFileSync(join(cwd, 'gpu-service.env'), '# ours\n\nPORT=5000\r\nRUNNER = "docker"\nHOST=\n')
+  expect(read({ PORT: '6000', RUNNER: '' })).toMatchObject({
+    port: 6000,
+    runner: 'docker',
+    host: '127.0.0.1',
+  })
+})
+
+test('reads the file that is named instead, and misses it where it is not there', () => {
+  writeFileSync(join(cwd, 'gpu-service.env'), 'PORT=5000')
+  writeFileSync(join(cwd, 'mine.env'), 'RUNNER=docker')
+  expect(read({ CONFIG_FILE: 'mine.env' })).toMatchObject({ port: 4000, runner: 'docker' })
+  expect(problems({ CONFIG_FILE: 'none.env' })).toMatchObject([
+    { name: 'CONFIG_FILE', value: join(cwd, 'none.env') },
+  ])
+})
+
+test('names file and line of what it does not understand', () => {
+  const file = join(cwd, 'gpu-service.env')
+  writeFileSync(file, 'PORT=5000\nPROT=1\nnonsense\nPORT=x\n')
+  expect(problems({}).map(({ name, source }) => [name, source])).toEqual([
+    ['PROT', `${file}:2`],
+    ['a line', `${file}:3`],
+    ['PORT', `${file}:4`],
+  ])
+})
+
+test('reads no file that is too large to be one of settings', () => {
+  writeFileSync(join(cwd, 'gpu-service.env'), '#'.repeat(65 * 1024))
+  expect(problems({})).toMatchObject([{ name: 'CONFIG_FILE' }])
+})

@@ -1,0 +1,252 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { createClient, type Client } from 'graphql-ws'
+import WebSocket from 'ws'
+
+const root = join(import.meta.dirname, '../../../..')
+
+/** A preset in the file's own words; what is given here is written as JSON, which is YAML. */
+export type PresetSource = Readonly<Record<string, unknown>>
+
+export interface TestServiceOptions {
+  readonly runner: 'docker' | 'process'
+  /** By kind; the model is `test`, so that the id is `test/<kind>`. */
+  readonly presets: Readonly<Record<string, PresetSource>>
+  readonly env?: Readonly<Record<string, string>>
+}
+
+/** One event as a subscriber sees it. */
+export type SeenEvent = Readonly<Record<string, unknown>> & {
+  readonly __typename: string
+  readonly seq: number
+  readonly taskStatus?: string
+}
+
+export interface SeenTask {
+  readonly id: string
+  readonly status: string
+  readonly attempt: number
+  readonly text: string | null
+  readonly exitCode: number | null
+  readonly error: { readonly code: string; readonly message: string } | null
+  readonly lastSeq: number
+  readonly gpuIds: readonly string[]
+  readonly explanation: string | null
+  readonly worker: { readonly id: string; readonly containerId: string | null } | null
+  readonly startedAt: string | null
+  readonly finishedAt: string | null
+  readonly cancelRequestedAt: string | null
+}
+
+export const TASK_FIELDS =
+  'id status attempt text exitCode error { code message } lastSeq gpuIds explanation worker { id containerId } startedAt finishedAt cancelRequestedAt'
+
+export const EVENT_FIELDS = `__typename seq at attempt
+  ... on TaskStatusEvent { taskStatus reason } ... on ConnectionEvent { status } ... on WorkerEvent { status message progress }
+  ... on TextDeltaEvent { delta } ... on TextEvent { content } ... on FinishEvent { status error { code message } }
+  ... on ProgressEvent { completed total unit message } ... on ResultEvent { value }
+  ... on ArtifactEvent { artifact { id name mediaType bytes sha256 url } } ... on UsageEvent { values }
+  ... on LogEvent { stream level line } ... on CustomEvent { name payload }
+  ... on ProtocolFaultEvent { kind line detail } ... on GapEvent { detail }`
+
+export const FINAL = ['COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT']
+
+/** The real service as its own process, with real clients. */
+export class TestService implements AsyncDisposable {
+  readonly #options: TestServiceOptions
+  readonly dataDir: string
+  #child: ChildProcess | null = null
+  #client: Client | null = null
+  /** What the process has printed, both streams, since it was last started. */
+  output = ''
+  url = ''
+
+  private constructor(options: TestServiceOptions, dataDir: string) {
+    this.#options = options
+    this.dataDir = dataDir
+  }
+
+  static async start(options: TestServiceOptions): Promise<TestService> {
+    const service = new TestService(options, await mkdtemp(join(tmpdir(), 'gpu-service-e2e-')))
+    await service.writePresets(options.presets)
+    await service.up()
+    return service
+  }
+
+  get presetsFile(): string {
+    return join(this.dataDir, 'presets.yaml')
+  }
+
+  async writePresets(presets: TestServiceOptions['presets']): Promise<void> {
+    await writeFile(this.presetsFile, JSON.stringify({ models: { test: presets } }))
+  }
+
+  /** Starts the process and waits for its ready line. */
+  async up(): Promise<void> {
+    const { runner, env } = this.#options
+    const child = spawn(process.execPath, ['--enable-source-maps', join(root, 'apps/api/dist/main.js')], {
+      env: {
+        PATH: process.env['PATH'],
+        HOME: process.env['HOME'],
+        ...(process.env['DOCKER_HOST'] !== undefined && { DOCKER_HOST: process.env['DOCKER_HOST'] }),
+        PORT: '0',
+        DATA_DIR: this.dataDir,
+        PRESETS_FILE: this.presetsFile,
+        RUNNER: runner,
+        GPUS: 'none',
+        LOG_LEVEL: 'warn',
+        ...env,
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    this.#child = child
+    this.output = ''
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.output += text
+    })
+    this.url = await new Promise<string>((resolve, reject) => {
+      createInterface({ input: child.stdout }).on('line', (line) => {
+        this.output += `${line}\n`
+        const url = /^Ready: (http:\S+\/graphql)$/.exec(line)?.[1]
+        if (url !== undefined) resolve(url)
+      })
+      child.once('exit', (code) => {
+        reject(new Error(`the service exited with ${code} before it was ready:\n${this.output}`))
+      })
+    })
+    this.#client = createClient({
+      url: this.url.replace('http:', 'ws:'),
+      webSocketImpl: WebSocket,
+      retryAttempts: 0,
+      lazy: true,
+    })
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid
+    if (pid === undefined) throw new Error('the service is not running')
+    return pid
+  }
+
+  /** Ends the process with a signal and gives its exit code, `null` where the signal itself ended it. */
+  async down(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    const child = this.#child
+    this.#child = null
+    if (child === null) return null
+    const ended =
+      child.exitCode === null && child.signalCode === null ? once(child, 'exit') : Promise.resolve()
+    child.kill(signal)
+    await ended
+    // The server is gone; without this the client would wait for it.
+    await this.#client?.dispose()
+    return child.exitCode
+  }
+
+  async query<T = Record<string, unknown>>(
+    query: string,
+    variables: Record<string, unknown> = {},
+  ): Promise<T> {
+    const response = await fetch(this.url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ query, variables }),
+    })
+    const { data, errors } = (await response.json()) as { data?: T; errors?: unknown }
+    if (errors !== undefined || data === undefined) throw new Error(JSON.stringify(errors))
+    return data
+  }
+
+  /** Over the one WebSocket of this service's client. */
+  subscribe<T>(query: string, variables: Record<string, unknown> = {}): AsyncIterableIterator<T> {
+    if (this.#client === null) throw new Error('the service is not running')
+    const results = this.#client.iterate<T>({ query, variables })
+    return (async function* () {
+      for await (const { data, errors } of results) {
+        if (errors !== undefined) throw new Error(JSON.stringify(errors))
+        if (data != null) yield data
+      }
+    })()
+  }
+
+  /** Submits and gives the task's id. */
+  async submit(kind: string, input: Record<string, unknown> = {}): Promise<string> {
+    const { submitTask } = await this.query<{
+      submitTask: { task?: { id: string }; message?: string; code?: string }
+    }>(
+      `mutation ($input: SubmitTaskInput!) { submitTask(input: $input) {
+        ... on SubmitTaskSuccess { task { id } } ... on Problem { message } ... on RefusedProblem { code } } }`,
+      { input: { presetId: `test/${kind}`, ...input } },
+    )
+    if (submitTask.task === undefined) throw new Error(JSON.stringify(submitTask))
+    return submitTask.task.id
+  }
+
+  async task(id: string): Promise<SeenTask> {
+    const { task } = await this.query<{ task: SeenTask | null }>(
+      `query ($id: ID!) { task(id: $id) { ${TASK_FIELDS} } }`,
+      { id },
+    )
+    if (task === null) throw new Error(`there is no task ${id}`)
+    return task
+  }
+
+  /** The task's events after `after`, to its end or to the first that `until` accepts. */
+  async events(
+    id: string,
+    after = 0,
+    until: (event: SeenEvent) => boolean = () => false,
+  ): Promise<SeenEvent[]> {
+    const seen: SeenEvent[] = []
+    const batches = this.subscribe<{ taskEvents: { events: SeenEvent[] } }>(
+      `subscription ($id: ID!, $after: Int!) { taskEvents(taskId: $id, after: $after) { events { ${EVENT_FIELDS} } } }`,
+      { id, after },
+    )
+    for await (const { taskEvents } of batches) {
+      for (const event of taskEvents.events) {
+        seen.push(event)
+        if (until(event)) return seen
+      }
+    }
+    return seen
+  }
+
+  /** Waits for the task's end. */
+  async ended(id: string): Promise<SeenTask> {
+    await this.events(id)
+    return this.task(id)
+  }
+
+  /** Waits until the task has this status (or has ended). */
+  async reached(id: string, status: string): Promise<void> {
+    await this.events(id, 0, (event) => event.taskStatus === status)
+  }
+
+  async cancel(id: string, reason?: string): Promise<SeenTask> {
+    const { cancelTask } = await this.query<{ cancelTask: { task: SeenTask } }>(
+      `mutation ($id: ID!, $reason: String) { cancelTask(id: $id, reason: $reason) { ... on CancelTaskSuccess { task { ${TASK_FIELDS} } } } }`,
+      { id, reason },
+    )
+    return cancelTask.task
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.down()
+    await rm(this.dataDir, { recursive: true, force: true })
+  }
+}
+
+/** The invariants that hold for every ended task: seq 1..n without a hole, one final state, and that one last. */
+export function faultsOf(events: readonly SeenEvent[]): string[] {
+  const faults: string[] = []
+  events.forEach((event, index) => {
+    if (event.seq !== index + 1) faults.push(`event ${index + 1} has seq ${event.seq}`)
+  })
+  const finals = events.filter(({ taskStatus }) => taskStatus !== undefined && FINAL.includes(taskStatus))
+  if (finals.length !== 1) faults.push(`${finals.length} final states`)
+  if (finals[0] !== events.at(-1)) faults.push('the final state is not the last event')
+  return faults
+}

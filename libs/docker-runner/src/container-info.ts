@@ -1,0 +1,98 @@
+import type { WorkerExit, WorkerState } from '@gpu-service/tasks'
+
+/** What we read of an engine's answer about one container. */
+export interface ContainerInfo {
+  readonly id: string
+  readonly phase: 'created' | 'running' | 'exited'
+  readonly exitCode: number
+  readonly oomKilled: boolean
+  readonly paused: boolean
+  /** Milliseconds since 1970; 0: never. */
+  readonly startedAt: number
+  readonly finishedAt: number
+  /** The image's digest. */
+  readonly image: string
+  /** The program that is run, with its arguments. */
+  readonly path: string
+  readonly args: readonly string[]
+  readonly env: readonly string[]
+  readonly workingDir: string
+  readonly logDriver: string
+  readonly logOptions: Readonly<Record<string, unknown>>
+  readonly autoRemove: boolean
+}
+
+/** Throws a `TypeError` where the answer is not of the API's form. */
+export function parseContainer(answer: unknown): ContainerInfo {
+  const whole = recordOf(answer)
+  const state = recordOf(whole['State'])
+  const config = recordOf(whole['Config'])
+  const host = recordOf(whole['HostConfig'])
+  const log = recordOf(host['LogConfig'])
+  const status = textOf(state['Status'])
+  return {
+    id: textOf(whole['Id']),
+    phase: status === 'created' ? 'created' : state['Running'] === true ? 'running' : 'exited',
+    exitCode: typeof state['ExitCode'] === 'number' ? state['ExitCode'] : -1,
+    oomKilled: state['OOMKilled'] === true,
+    paused: state['Paused'] === true,
+    startedAt: timeOf(state['StartedAt']),
+    finishedAt: timeOf(state['FinishedAt']),
+    image: textOf(whole['Image']),
+    path: textOf(whole['Path']),
+    args: textsOf(whole['Args']),
+    env: textsOf(config['Env']),
+    workingDir: typeof config['WorkingDir'] === 'string' ? config['WorkingDir'] : '',
+    logDriver: textOf(log['Type']),
+    logOptions: log['Config'] === null ? {} : recordOf(log['Config']),
+    autoRemove: host['AutoRemove'] === true,
+  }
+}
+
+/** The names of the containers in the answer to a listing, without the slash that the engine puts before them. */
+export function parseNames(answer: unknown): string[] {
+  if (!Array.isArray(answer)) throw new TypeError('the engine listed no containers')
+  return answer
+    .flatMap((each: unknown) => textsOf(recordOf(each)['Names']).slice(0, 1))
+    .map((name) => name.replace(/^\//, ''))
+}
+
+export function exitOf(info: ContainerInfo): WorkerExit {
+  return { exitCode: info.exitCode, oomKilled: info.oomKilled, finishedAt: info.finishedAt }
+}
+
+export function stateOf(info: ContainerInfo): WorkerState {
+  switch (info.phase) {
+    case 'created':
+      return { phase: 'created' }
+    case 'running':
+      return { phase: 'running', containerId: info.id, startedAt: info.startedAt }
+    case 'exited':
+      return { phase: 'exited', containerId: info.id, exit: exitOf(info) }
+  }
+}
+
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function recordOf(value: unknown): Readonly<Record<string, unknown>> {
+  if (!isRecord(value)) throw new TypeError('the engine answered in an unknown form')
+  return value
+}
+
+function textOf(value: unknown): string {
+  if (typeof value !== 'string') throw new TypeError('the engine answered in an unknown form')
+  return value
+}
+
+function textsOf(value: unknown): string[] {
+  if (value === null || value === undefined) return []
+  if (!Array.isArray(value)) throw new TypeError('the engine answered in an unknown form')
+  return value.map(textOf)
+}
+
+/** The engine says `0001-01-01T00:00:00Z` for never. */
+function timeOf(value: unknown): number {
+  return Math.max(0, Date.parse(textOf(value)) || 0)
+}

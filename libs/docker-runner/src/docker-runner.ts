@@ -1,0 +1,262 @@
+import { mkdir } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type Dockerode from 'dockerode'
+import {
+  environmentBytes,
+  type ListedWorker,
+  type Logger,
+  MAX_ENVIRONMENT_BYTES,
+  runCommand,
+  RunnerError,
+  type StartFailure,
+  type StartResult,
+  type WorkerInput,
+  type WorkerName,
+  type WorkerOrder,
+  type WorkerRunner,
+} from '@gpu-service/tasks'
+import { containerBody, INSIDE, LABELS, LOG } from './container.ts'
+import { type ContainerInfo, stateOf } from './container-info.ts'
+import { connectDocker, createEngine, EngineError, runnerError } from './engine.ts'
+import { commandNotFound, environmentTooLarge, failureOf, imageNotFound } from './failures.ts'
+import { createFolders } from './folders.ts'
+import { createImages } from './images.ts'
+import { readOutput } from './output.ts'
+import { createProgramCheck } from './program.ts'
+import { createWorkerInput, handOver } from './stdin.ts'
+
+export interface DockerRunnerOptions {
+  /** The engine, as a client of one's own or as an address like `unix:///var/run/docker.sock`; omitted: what dockerode finds by itself (`DOCKER_HOST`). */
+  readonly docker?: Dockerode | { readonly dockerHost: string }
+  /** Told apart from others on the same engine by this; part of every worker's name and a label of it. */
+  readonly installation: string
+  /** Holds the workers' files and caches. The engine must see it under the same path. */
+  readonly dataDir: string
+  /** Mounted read-only into every worker. The engine must see it under the same path. */
+  readonly modelsDir: string
+  readonly logger: Logger
+  /** How long the engine may take to answer a call; four times as long to create or start a container. */
+  readonly callTimeoutMs?: number
+  /** Between two looks at a container whose output is read. */
+  readonly pollMs?: number
+}
+
+/** Looks at so many containers at once. */
+const INSPECTIONS = 8
+const RECHECK_MS = 100
+
+/** Runs workers as containers of a Docker engine (API 1.41 and up). */
+export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
+  const { installation, logger, callTimeoutMs = 30_000, pollMs = 2_000 } = options
+  const docker =
+    options.docker && 'modem' in options.docker ? options.docker : connectDocker(options.docker?.dockerHost)
+  const engine = createEngine(docker, callTimeoutMs)
+  const folders = createFolders(options.dataDir)
+  const modelsDir = resolve(options.modelsDir)
+  const images = createImages(engine, logger)
+  const programs = createProgramCheck(engine)
+  const startTimeoutMs = 4 * callTimeoutMs
+
+  /** Creates the container, or finds that there is one of the name. */
+  async function create(order: WorkerOrder, body: object): Promise<'created' | 'exists' | StartFailure> {
+    for (let pulled = false; ; pulled = true) {
+      try {
+        await engine.call('POST', '/containers/create', {
+          query: { name: order.name },
+          body,
+          timeoutMs: startTimeoutMs,
+        })
+        return 'created'
+      } catch (error) {
+        if (!(error instanceof EngineError)) throw error
+        // Looked up also for other refusals: a worker may outlive its image.
+        if (error.status === 409 || (!error.away && (await engine.inspect(order.name)))) return 'exists'
+        if (error.status !== 404 || (await images.has(order.spec.image))) throw error
+        if (pulled || order.spec.pull === 'never') return imageNotFound(order.spec.image)
+        const failure = await images.pull(order.spec.image)
+        if (failure) return failure
+      }
+    }
+  }
+
+  /** Starts a created container; what it gives is why it cannot be started. */
+  async function begin(order: WorkerOrder, container: ContainerInfo): Promise<StartFailure | null> {
+    const problem = await programs.problemOf(container, JSON.stringify(order.spec.volumes))
+    if (problem !== null) return commandNotFound(problem)
+    // Before the start: with nobody attached by then, a stdin that is open only once would be over at once.
+    const stdin = order.run && (await engine.attachStdin(container.id))
+    try {
+      await engine.call('POST', `/containers/${container.id}/start`, { timeoutMs: startTimeoutMs })
+    } catch (error) {
+      stdin?.destroy()
+      if (error instanceof EngineError && !error.away) return failureOf(error)
+      throw error
+    }
+    if (order.run && stdin) {
+      const line = runCommand(order.run, `${INSIDE.runs}/${order.run.runId}`)
+      handOver(stdin, line, { name: order.name, timeoutMs: order.spec.timeouts.runMs, logger })
+    }
+    return null
+  }
+
+  async function inspect(name: string): Promise<ContainerInfo> {
+    const container = await engine.inspect(name)
+    if (!container) throw new EngineError(404, `there is no container ${name}`)
+    return container
+  }
+
+  async function openInput(name: WorkerName): Promise<WorkerInput> {
+    const { phase, id } = await inspect(name)
+    if (phase !== 'running') throw new RunnerError('NOT_FOUND', `${name} does not run`)
+    return createWorkerInput(await engine.attachStdin(id), {
+      timeoutMs: callTimeoutMs,
+      async prepareRun(runId) {
+        await folders.prepareRun(name, runId)
+        return `${INSIDE.runs}/${runId}`
+      },
+    })
+  }
+
+  /** Says where the engine has made something else of what was asked for. */
+  function warnOfDifferences(name: WorkerName, { logDriver, logOptions, autoRemove }: ContainerInfo): void {
+    if (logDriver !== LOG.driver || logOptions['max-size'] !== LOG.maxSize)
+      logger.warn(
+        { worker: name, logDriver, logOptions },
+        'the engine keeps another log than asked for; output may be lost',
+      )
+    if (autoRemove)
+      logger.warn({ worker: name }, 'the engine removes the container at its end; output may be lost')
+  }
+
+  async function removeContainer(container: string): Promise<void> {
+    try {
+      await engine.call('DELETE', `/containers/${container}`, { query: { force: '1', v: '1' } })
+    } catch (error) {
+      if (!(error instanceof EngineError) || (error.status !== 404 && error.status !== 409)) throw error
+    }
+    // 409: somebody else's removal is under way.
+    await settle(container, (info) => info === null)
+  }
+
+  /** Waits until a container is as it should be. */
+  async function settle(container: string, reached: (info: ContainerInfo | null) => boolean): Promise<void> {
+    const deadline = performance.now() + callTimeoutMs
+    while (!reached(await engine.inspect(container))) {
+      if (performance.now() > deadline)
+        throw new EngineError(500, `the engine cannot get rid of ${container}`)
+      await sleep(RECHECK_MS)
+    }
+  }
+
+  async function start(order: WorkerOrder): Promise<StartResult> {
+    if (environmentBytes(order.spec.env) > MAX_ENVIRONMENT_BYTES)
+      return environmentTooLarge(MAX_ENVIRONMENT_BYTES)
+    const { folder, fresh } = await folders.prepare(order)
+    await mkdir(modelsDir, { recursive: true })
+    let made: Awaited<ReturnType<typeof create>>
+    try {
+      made = await create(order, containerBody(order, installation, folder, modelsDir))
+    } catch (error) {
+      // Whatever may have reached the engine may have made a container: only the next call can tell.
+      if (!(error instanceof EngineError) || (error.away && (error.reached || !fresh))) throw error
+      made = failureOf(error)
+    }
+    if (typeof made === 'object') {
+      await folders.remove(order.name)
+      return made
+    }
+    let container = await inspect(order.name)
+    if (made === 'created') warnOfDifferences(order.name, container)
+    if (container.phase === 'created') {
+      const failure = await begin(order, container)
+      if (failure) {
+        await removeContainer(container.id)
+        await folders.remove(order.name)
+        return failure
+      }
+      container = await inspect(container.id)
+    }
+    return {
+      status: 'started',
+      containerId: container.id,
+      imageDigest: container.image,
+      startedAt: container.startedAt,
+    }
+  }
+
+  async function stop(name: WorkerName, graceMs: number): Promise<void> {
+    const seconds = Math.ceil(graceMs / 1_000)
+    try {
+      await engine.call('POST', `/containers/${name}/stop`, {
+        query: { t: String(seconds) },
+        timeoutMs: seconds * 1_000 + callTimeoutMs,
+      })
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error
+      logger.debug({ worker: name, error }, 'the engine did not stop the worker as it was asked to')
+    }
+    const runs = (info: ContainerInfo | null) => info?.phase === 'running'
+    if (!runs(await engine.inspect(name))) return
+    try {
+      await engine.call('POST', `/containers/${name}/kill`, { query: { signal: 'SIGKILL' } })
+    } catch (error) {
+      // 404, 409: it runs no more.
+      if (!(error instanceof EngineError) || (error.status !== 404 && error.status !== 409)) throw error
+    }
+    await settle(name, (info) => !runs(info))
+  }
+
+  async function list(): Promise<ListedWorker[]> {
+    const names = await engine.names(`${LABELS.installation}=${installation}`)
+    const listed: ListedWorker[] = []
+    for (let at = 0; at < names.length; at += INSPECTIONS) {
+      const some = names.slice(at, at + INSPECTIONS)
+      const infos = await Promise.all(some.map((name) => engine.inspect(name)))
+      for (const [index, info] of infos.entries()) {
+        const name = some[index]
+        // One that is gone by now is left out; the name is one that we gave.
+        if (info && name !== undefined) listed.push({ name: name as WorkerName, state: stateOf(info) })
+      }
+    }
+    return listed
+  }
+
+  return {
+    kind: 'docker',
+    start: (order) => told(start(order)),
+    output: (name, { after, signal }) => readOutput({ engine, logger, name, after, signal, pollMs }),
+
+    openInput: (name) => told(openInput(name)),
+
+    stop: (name, { graceMs }) => told(stop(name, graceMs)),
+
+    async inspect(name) {
+      const info = await told(engine.inspect(name))
+      return info ? stateOf(info) : { phase: 'unknown' }
+    },
+
+    list: () => told(list()),
+
+    async remove(name) {
+      await told(removeContainer(name))
+      await folders.remove(name)
+    },
+
+    outputFolder: (name, runId) => ({ host: folders.run(name, runId), worker: `${INSIDE.runs}/${runId}` }),
+
+    [Symbol.asyncDispose]() {
+      engine[Symbol.dispose]()
+      return Promise.resolve()
+    },
+  }
+}
+
+/** Turns the engine's errors into those of the port. */
+async function told<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (error) {
+    throw runnerError(error)
+  }
+}

@@ -1,0 +1,230 @@
+import { IncomingMessage } from 'node:http'
+import { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
+import Dockerode from 'dockerode'
+import { RunnerError } from '@gpu-service/tasks'
+import { type ContainerInfo, isRecord, parseContainer, parseNames } from './container-info.ts'
+
+/** The engine has refused a call, or it has not answered. */
+export class EngineError extends Error {
+  override readonly name = 'EngineError'
+  /** The HTTP status of the refusal; `null` where no answer came. */
+  readonly status: number | null
+  constructor(status: number | null, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.status = status
+  }
+  /** False where the call certainly never came to the engine. */
+  get reached(): boolean {
+    const { cause } = this
+    return !(cause instanceof Error && 'code' in cause && UNREACHED.has(cause.code))
+  }
+  /** No answer, or one of a proxy before an engine that is away. */
+  get away(): boolean {
+    return this.status === null || this.status === 502 || this.status === 503 || this.status === 504
+  }
+}
+
+const UNREACHED: ReadonlySet<unknown> = new Set([
+  'ECONNREFUSED',
+  'ENOENT',
+  'EACCES',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+])
+
+export interface CallOptions {
+  readonly query?: Readonly<Record<string, string>>
+  readonly body?: object
+  /** How long the answer, of a stream its beginning, may take; the engine's default otherwise. */
+  readonly timeoutMs?: number
+  readonly signal?: AbortSignal
+}
+
+/** The Docker Engine API: every call has a deadline, and fails with an `EngineError` only. */
+export interface Engine extends Disposable {
+  call(method: 'GET' | 'POST' | 'DELETE', path: string, options?: CallOptions): Promise<unknown>
+  /** An answer that is read as it comes. Its deadline covers the beginning alone; `signal` destroys it at any time. */
+  stream(method: 'GET' | 'POST' | 'HEAD', path: string, options?: CallOptions): Promise<IncomingMessage>
+  /** The headers of an answer. */
+  headers(path: string, options?: CallOptions): Promise<IncomingMessage['headers']>
+  /** A connection to a container's stdin alone. */
+  attachStdin(container: string): Promise<Socket>
+  /** `null`: there is no such container. */
+  inspect(container: string, signal?: AbortSignal): Promise<ContainerInfo | null>
+  /** The names of all containers with a label, in any phase. */
+  names(label: string): Promise<string[]>
+  /** Aborted when the engine is let go of. */
+  readonly closed: AbortSignal
+}
+
+const ACCEPTED = { 200: true, 201: true, 204: true, 304: true }
+
+/** Where `dockerHost` is omitted, dockerode's own environment (`DOCKER_HOST` and its like) says where the engine is. */
+export function connectDocker(dockerHost?: string): Dockerode {
+  // A kept-alive connection of an engine that was restarted would fail the next call, which may be one that cannot be repeated.
+  const headers = { Connection: 'close' }
+  if (dockerHost === undefined) return new Dockerode({ headers })
+  const url = new URL(dockerHost)
+  if (url.protocol === 'unix:') return new Dockerode({ headers, socketPath: url.pathname })
+  if (!['tcp:', 'http:', 'https:'].includes(url.protocol))
+    throw new TypeError(`DOCKER_HOST must begin with unix://, tcp://, http:// or https://: ${dockerHost}`)
+  const protocol = url.protocol === 'https:' ? 'https' : 'http'
+  return new Dockerode({ headers, protocol, host: url.hostname, port: url.port || 2375 })
+}
+
+export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
+  const closing = new AbortController()
+
+  async function bounded<T>(
+    what: string,
+    { timeoutMs = callTimeoutMs, signal }: CallOptions,
+    request: (abortSignal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const stop = new AbortController()
+    let giveUp: (reason: string) => void = () => undefined
+    const givenUp = new Promise<never>((_resolve, reject) => {
+      giveUp = (reason) => {
+        reject(new EngineError(null, `${what}: ${reason}`))
+        stop.abort()
+      }
+    })
+    const onAbort = () => {
+      giveUp('called off')
+    }
+    const timer = setTimeout(() => {
+      giveUp(`no answer within ${timeoutMs} ms`)
+    }, timeoutMs)
+    for (const each of [signal, closing.signal]) each?.addEventListener('abort', onAbort)
+    if (signal?.aborted === true || closing.signal.aborted) onAbort()
+    try {
+      // dockerode never settles a call whose answer breaks off half way: the deadline is raced with it, not only handed over.
+      return await Promise.race([request(stop.signal), givenUp])
+    } catch (cause) {
+      throw cause instanceof EngineError ? cause : engineError(what, cause)
+    } finally {
+      clearTimeout(timer)
+      for (const each of [signal, closing.signal]) each?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  function dial(
+    method: string,
+    path: string,
+    { query, body }: CallOptions,
+    { isStream, abortSignal }: { isStream: boolean; abortSignal: AbortSignal },
+  ): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      docker.modem.dial(
+        {
+          method,
+          path: `${path}?`,
+          // Both, always: docker-modem would take the one for the other.
+          options: { _query: query ?? {}, _body: body ?? {} },
+          statusCodes: ACCEPTED,
+          isStream,
+          abortSignal,
+        },
+        (error, answer) => {
+          if (error) {
+            reject(error)
+            return
+          }
+          if (abortSignal.aborted && answer instanceof IncomingMessage) answer.destroy()
+          resolve(answer)
+        },
+      )
+    })
+  }
+
+  function parsed<T>(answer: unknown, parse: (answer: unknown) => T): T {
+    try {
+      return parse(answer)
+    } catch (cause) {
+      throw new EngineError(200, 'the engine answered in an unknown form', { cause })
+    }
+  }
+
+  /** Destroys what was opened when one of the signals is aborted. */
+  function tie<T extends Readable>(opened: T, ...signals: (AbortSignal | undefined)[]): T {
+    const destroy = () => {
+      opened.destroy()
+    }
+    for (const each of signals) each?.addEventListener('abort', destroy)
+    opened.once('close', () => {
+      for (const each of signals) each?.removeEventListener('abort', destroy)
+    })
+    return opened
+  }
+
+  const engine: Engine = {
+    call: (method, path, options = {}) =>
+      bounded(`${method} ${path}`, options, (abortSignal) =>
+        dial(method, path, options, { isStream: false, abortSignal }),
+      ),
+
+    async stream(method, path, options = {}) {
+      const answer = await bounded(`${method} ${path}`, options, (abortSignal) =>
+        dial(method, path, options, { isStream: true, abortSignal }),
+      )
+      if (!(answer instanceof IncomingMessage))
+        throw new EngineError(200, 'the engine answered in an unknown form')
+      return tie(answer, options.signal, closing.signal)
+    },
+
+    async headers(path, options) {
+      const answer = await engine.stream('HEAD', path, options)
+      answer.destroy()
+      return answer.headers
+    },
+
+    async attachStdin(container) {
+      const connection: unknown = await bounded(`attach to ${container}`, {}, (abortSignal) =>
+        docker
+          .getContainer(container)
+          .attach({ stream: true, stdin: true, stdout: false, stderr: false, hijack: true, abortSignal }),
+      )
+      if (!(connection instanceof Socket)) throw new EngineError(200, 'the engine did not open a connection')
+      return tie(connection, closing.signal)
+    },
+
+    async inspect(container, signal) {
+      let answer: unknown
+      try {
+        answer = await engine.call('GET', `/containers/${container}/json`, { ...(signal && { signal }) })
+      } catch (error) {
+        if (error instanceof EngineError && error.status === 404) return null
+        throw error
+      }
+      return parsed(answer, parseContainer)
+    },
+
+    async names(label) {
+      const query = { all: '1', filters: JSON.stringify({ label: [label] }) }
+      return parsed(await engine.call('GET', '/containers/json', { query }), parseNames)
+    },
+
+    closed: closing.signal,
+
+    [Symbol.dispose]() {
+      closing.abort()
+    },
+  }
+  return engine
+}
+
+/** What may be told to the caller of a runner. */
+export function runnerError(error: unknown): unknown {
+  if (!(error instanceof EngineError)) return error
+  const code = error.away ? 'ENGINE_UNAVAILABLE' : error.status === 404 ? 'NOT_FOUND' : 'ENGINE_REFUSED'
+  return new RunnerError(code, error.message, { cause: error })
+}
+
+function engineError(what: string, cause: unknown): EngineError {
+  const message = cause instanceof Error ? cause.message : String(cause)
+  if (!isRecord(cause)) return new EngineError(null, `${what}: ${message}`, { cause })
+  // docker-modem puts the status and the parsed answer on its errors.
+  const told = isRecord(cause['json']) ? cause['json']['message'] : undefined
+  const status = typeof cause['statusCode'] === 'number' ? cause['statusCode'] : null
+  return new EngineError(status, `${what}: ${typeof told === 'string' ? told : message}`, { cause })
+}

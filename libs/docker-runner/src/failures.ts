@@ -1,0 +1,71 @@
+import type { StartFailure } from '@gpu-service/tasks'
+import type { EngineError } from './engine.ts'
+
+/*
+ * The engine gives its refusals of a start no code: the status is 400, 404 or 500 for all of them, and only the text tells what was
+ * missing. This is the one place that looks at texts, as narrowly as they allow (seen with Docker 20.10 to 28).
+ */
+const CUES: readonly { readonly cue: RegExp; readonly code: StartFailure['code']; readonly hint: string }[] =
+  [
+    {
+      cue: /could not select device driver|nvidia-container-cli|failed to inject CDI devices/,
+      code: 'GPU_UNAVAILABLE',
+      hint: 'Install the NVIDIA container toolkit on the host and restart Docker, then try: docker run --rm --gpus all <image> nvidia-smi',
+    },
+    {
+      cue: /exec: .*(executable file not found|no such file or directory|permission denied)|no command specified/i,
+      code: 'COMMAND_NOT_FOUND',
+      hint: "Check the preset's `command` against the programs in the image.",
+    },
+    {
+      cue: /bind source path does not exist/,
+      code: 'ENGINE_REFUSED',
+      hint: "The engine must see the service's data and models folders, and the preset's volumes, under the same paths as the service.",
+    },
+  ]
+
+/** Why the engine did not start a worker. */
+export function failureOf(error: EngineError): StartFailure {
+  if (error.away) {
+    return {
+      status: 'failed',
+      code: 'ENGINE_UNAVAILABLE',
+      message: `The Docker engine does not answer: ${error.message}`,
+      hint: 'Check that Docker runs and that the service may use its socket (DOCKER_HOST).',
+    }
+  }
+  const known = CUES.find(({ cue }) => cue.test(error.message))
+  return {
+    status: 'failed',
+    code: known?.code ?? 'ENGINE_REFUSED',
+    message: error.message,
+    hint: known?.hint ?? "The text is the Docker engine's own; its log may say more.",
+  }
+}
+
+export function imageNotFound(image: string): StartFailure {
+  return {
+    status: 'failed',
+    code: 'IMAGE_NOT_FOUND',
+    message: `The image ${image} is not on this machine.`,
+    hint: `Build it with its worker's build.sh, load it with \`docker load\`, or set \`pull: missing\` in the preset.`,
+  }
+}
+
+export function commandNotFound(problem: string): StartFailure {
+  return {
+    status: 'failed',
+    code: 'COMMAND_NOT_FOUND',
+    message: `The worker's command cannot be run: ${problem}.`,
+    hint: "Check the preset's `command` against the programs in the image.",
+  }
+}
+
+export function environmentTooLarge(maxBytes: number): StartFailure {
+  return {
+    status: 'failed',
+    code: 'ENGINE_REFUSED',
+    message: `The preset's env_vars are over ${maxBytes} bytes: no program starts with much more.`,
+    hint: 'Put large values into a file and mount it with `volumes`.',
+  }
+}

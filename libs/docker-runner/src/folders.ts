@@ -1,0 +1,69 @@
+import { createHash } from 'node:crypto'
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import type { PresetId, WorkerName, WorkerOrder } from '@gpu-service/tasks'
+
+/** A worker's files on the host. */
+export interface WorkerFolder {
+  readonly inputFile: string
+  /** Holds one folder per run. */
+  readonly runs: string
+  /** Shared by all workers of the preset. */
+  readonly cache: string
+}
+
+export interface Folders {
+  /** Makes what the worker needs; harmless where it is there. `fresh`: nothing was there. */
+  prepare(order: WorkerOrder): Promise<{ readonly folder: WorkerFolder; readonly fresh: boolean }>
+  /** Makes the folder of a run. */
+  prepareRun(name: WorkerName, runId: string): Promise<void>
+  run(name: WorkerName, runId: string): string
+  remove(name: WorkerName): Promise<void>
+}
+
+/** Everything below `dataDir`, which only the service's own user can enter; what lies deeper may be written by the workers' user. */
+export function createFolders(dataDir: string): Folders {
+  const workers = resolve(dataDir, 'workers')
+  const caches = resolve(dataDir, 'cache')
+  const pathOf = (name: WorkerName) => join(workers, name)
+  const runsOf = (name: WorkerName) => join(pathOf(name), 'runs')
+
+  return {
+    async prepare(order) {
+      const folder = {
+        inputFile: join(pathOf(order.name), 'input.json'),
+        runs: runsOf(order.name),
+        cache: join(caches, cacheName(order.spec.presetId)),
+      }
+      await makeFolder(workers, 0o700)
+      await makeFolder(caches, 0o700)
+      const fresh = await makeFolder(folder.runs, 0o755)
+      await makeFolder(folder.cache, 0o777)
+      if (order.run) {
+        await this.prepareRun(order.name, order.run.runId)
+        await rm(folder.inputFile, { force: true })
+        await writeFile(folder.inputFile, JSON.stringify(order.run.input))
+        await chmod(folder.inputFile, 0o444)
+      }
+      return { folder, fresh }
+    },
+    async prepareRun(name, runId) {
+      await makeFolder(join(runsOf(name), runId), 0o777)
+    },
+    run: (name, runId) => join(runsOf(name), runId),
+    remove: (name) => rm(pathOf(name), { recursive: true, force: true }),
+  }
+}
+
+/** Tells whether it was not there before. The mode is set afterwards, for the process's umask would take from it. */
+async function makeFolder(path: string, mode: number): Promise<boolean> {
+  const made = await mkdir(path, { recursive: true })
+  await chmod(path, mode)
+  return made !== undefined
+}
+
+/** Readable, and different for every preset also where only punctuation differs. */
+function cacheName(preset: PresetId): string {
+  const hash = createHash('sha256').update(preset).digest('hex').slice(0, 8)
+  return `${preset.replace(/[^A-Za-z0-9._-]+/g, '-').slice(0, 80)}-${hash}`
+}

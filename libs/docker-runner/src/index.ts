@@ -1,0 +1,1 @@
+export { createDockerRunner, type DockerRunnerOptions } from './docker-runner.ts'

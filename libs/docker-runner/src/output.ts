@@ -1,0 +1,232 @@
+import type { IncomingMessage } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Logger, OutputCursor, WorkerName, WorkerOutput } from '@gpu-service/tasks'
+import { type ContainerInfo, exitOf } from './container-info.ts'
+import { type Engine, EngineError } from './engine.ts'
+import { createLogReader, LogFormatError } from './log-reader.ts'
+
+export interface OutputOptions {
+  readonly engine: Engine
+  readonly logger: Logger
+  readonly name: WorkerName
+  readonly after: OutputCursor
+  readonly signal: AbortSignal
+  /** Between two looks at a container whose log is being followed. */
+  readonly pollMs: number
+}
+
+/** Between two attempts: doubled from the one up to the other. */
+const SHORTEST_PAUSE_MS = 150
+const LONGEST_PAUSE_MS = 2_000
+/** How long the log of an ended container may be followed without a byte before the rest is read in one piece. */
+const SILENCE_AFTER_EXIT_MS = 300
+/** How long an answer that follows nothing may stand still. */
+const STALL_MS = 60_000
+/** A worker that has ended must not be stuck for a log that the engine cannot read. */
+const MAX_REFUSED_READS = 5
+/** How much of a log's end is tried first, in entries: a read with `since` scans the log from its start. */
+const TAILS = [1_000, 20_000]
+/** The longest delay of a timer. */
+const NO_DEADLINE_MS = 2 ** 31 - 1
+
+/**
+ * What a container says, over the engine's `logs` and not over `attach`: attach is faster, but a reader that stalls there blocks the
+ * worker and even `kill` and `inspect` of it, nothing of it can be read again after a crash, and its end is not the worker's. A stalled
+ * reader of `logs` harms nobody, and the stamps of its entries are a position to go on from.
+ *
+ * That a followed log ends proves nothing: engines end it too early, or never. What counts is the container's state, and once that is an
+ * end, a last read that follows nothing and goes from the position to the end of the log.
+ */
+export async function* readOutput(options: OutputOptions): AsyncGenerator<WorkerOutput, void, void> {
+  const { engine, logger, name, pollMs } = options
+  const reader = createLogReader(options.after)
+  const ending = new AbortController()
+  const { signal } = ending
+  let container: string = name
+  let pauseMs = SHORTEST_PAUSE_MS
+  let refusedReads = 0
+
+  const onAbort = () => {
+    ending.abort()
+  }
+  const sources = [options.signal, engine.closed]
+  for (const each of sources) each.addEventListener('abort', onAbort)
+  if (sources.some((each) => each.aborted)) onAbort()
+  try {
+    let followed = false
+    while (!signal.aborted) {
+      const info = await look()
+      if (info === 'away') continue
+      if (info === null) {
+        yield { kind: 'lost', detail: 'the engine knows the container no more' }
+        return
+      }
+      // By its id from now on: another container may take over the name.
+      container = info.id
+      if (info.phase === 'created' || (info.phase === 'running' && followed)) await pause()
+      if (info.phase === 'running') {
+        followed = true
+        yield* follow()
+      } else if (info.phase === 'exited' && (yield* readToEnd())) {
+        yield { kind: 'end', exit: exitOf(info) }
+        return
+      }
+    }
+  } finally {
+    ending.abort()
+    for (const each of sources) each.removeEventListener('abort', onAbort)
+  }
+
+  async function look(): Promise<ContainerInfo | null | 'away'> {
+    try {
+      return await engine.inspect(container, signal)
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error
+      if (pauseMs === SHORTEST_PAUSE_MS && !signal.aborted)
+        logger.warn({ worker: name, error }, 'the engine does not answer; its worker is read on when it does')
+      await pause()
+      return 'away'
+    }
+  }
+
+  async function pause(): Promise<void> {
+    await nap(pauseMs, signal)
+    pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
+  }
+
+  /** Yields until the followed log ends, for whatever reason. */
+  async function* follow(): AsyncGenerator<WorkerOutput, void, void> {
+    try {
+      yield* read({ follow: true, guard: watchContainer })
+    } catch (error) {
+      if (!isBroken(error)) throw error
+      if (!signal.aborted) logger.debug({ worker: name, error }, 'the followed log broke off')
+    }
+  }
+
+  /** Yields all that is left of a finished log. False: it has to be tried again. */
+  async function* readToEnd(): AsyncGenerator<WorkerOutput, boolean, void> {
+    try {
+      yield* read({
+        follow: false,
+        guard: (answer, pace, done) => endWhenSilent(answer, pace, STALL_MS, done),
+      })
+      const missing = reader.missing()
+      if (missing !== null) yield { kind: 'gap', detail: missing }
+      return !signal.aborted
+    } catch (error) {
+      if (!isBroken(error)) throw error
+      if (signal.aborted) return false
+      logger.warn({ worker: name, error }, 'the log of an ended worker could not be read')
+      const refused =
+        error instanceof LogFormatError ||
+        (error instanceof EngineError && !error.away && error.status !== 404)
+      if (refused && ++refusedReads >= MAX_REFUSED_READS) {
+        yield { kind: 'gap', detail: `the rest of the log cannot be read: ${error.message}` }
+        return true
+      }
+      await pause()
+      return false
+    }
+  }
+
+  /** One pass over the log from the reader's position on. */
+  async function* read(how: { follow: boolean; guard: Guard }): AsyncGenerator<WorkerOutput, void, void> {
+    for (const tail of reader.canRecognise() ? [...TAILS, null] : [null]) {
+      reader.begin(tail)
+      const since = tail === null ? reader.since() : null
+      const answer = await engine.stream('GET', `/containers/${container}/logs`, {
+        query: {
+          stdout: '1',
+          stderr: '1',
+          timestamps: '1',
+          follow: how.follow ? '1' : '0',
+          tail: tail === null ? 'all' : String(tail),
+          ...(since !== null && { since }),
+        },
+        signal,
+      })
+      const done = new AbortController()
+      const pace: Pace = { waitingSince: performance.now() }
+      try {
+        void how.guard(answer, pace, done.signal)
+        const chunks: AsyncIterable<unknown> = answer
+        for await (const chunk of chunks) {
+          if (!Buffer.isBuffer(chunk)) continue
+          pace.waitingSince = null
+          pauseMs = SHORTEST_PAUSE_MS
+          yield* reader.read(chunk)
+          if (reader.beganTooLate) break
+          pace.waitingSince = performance.now()
+        }
+      } finally {
+        done.abort()
+        answer.destroy()
+      }
+      if (how.follow ? !reader.beganTooLate : reader.endedWell()) return
+    }
+    throw new EngineError(null, 'the log ended inside of an entry')
+  }
+
+  /** Ends a followed log that does not end by itself although its container has, or although the engine was away meanwhile. */
+  async function watchContainer(answer: IncomingMessage, pace: Pace, done: AbortSignal): Promise<void> {
+    const exited = new AbortController()
+    const wake = () => {
+      exited.abort()
+    }
+    done.addEventListener('abort', wake)
+    // Only a hint that comes early: this call may fail, or never settle.
+    engine
+      .call('POST', `/containers/${container}/wait`, { timeoutMs: NO_DEADLINE_MS, signal: done })
+      .then(wake, () => undefined)
+    let wasAway = false
+    for (let isNews = true; ; isNews = !exited.signal.aborted) {
+      await nap(pollMs, isNews ? exited.signal : done)
+      if (done.aborted) return
+      try {
+        const info = await engine.inspect(container, done)
+        if (info?.phase !== 'running' || wasAway) break
+      } catch {
+        wasAway = true
+      }
+    }
+    await endWhenSilent(answer, pace, SILENCE_AFTER_EXIT_MS, done)
+  }
+}
+
+/** Since when the next bytes are waited for; `null` while the reader's caller is busy. */
+interface Pace {
+  waitingSince: number | null
+}
+
+type Guard = (answer: IncomingMessage, pace: Pace, done: AbortSignal) => Promise<void>
+
+function waitedMs({ waitingSince }: Pace): number {
+  return waitingSince === null ? 0 : performance.now() - waitingSince
+}
+
+async function endWhenSilent(
+  answer: IncomingMessage,
+  pace: Pace,
+  limitMs: number,
+  done: AbortSignal,
+): Promise<void> {
+  while (!done.aborted) {
+    await nap(limitMs / 3, done)
+    if (waitedMs(pace) > limitMs) answer.destroy()
+  }
+}
+
+/** Waits, at most until the signal is aborted. */
+async function nap(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => undefined)
+}
+
+/** An answer that breaks off is an error of Node's own, with a code. */
+function isBroken(error: unknown): error is Error {
+  return (
+    error instanceof EngineError ||
+    error instanceof LogFormatError ||
+    (error instanceof Error && 'code' in error)
+  )
+}

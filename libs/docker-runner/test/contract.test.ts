@@ -1,0 +1,4 @@
+import { describeWorkerRunner } from '@gpu-service/tasks/testing'
+import { IMAGE, openRig } from './rig.ts'
+
+describeWorkerRunner('the Docker runner', { image: IMAGE, modelsPath: '/models', open: openRig })

@@ -1,0 +1,305 @@
+import { existsSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { OUTPUT_START } from '@gpu-service/tasks'
+import { readOutput } from '@gpu-service/tasks/testing'
+import type { EngineProxy } from './engine-proxy.ts'
+import { type DockerRig, openProxiedRig, type ProxiedRig } from './rig.ts'
+
+describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
+  let proxied: ProxiedRig
+  let rig: DockerRig
+  let proxy: EngineProxy
+  const never = new AbortController().signal
+
+  beforeEach(async () => {
+    proxied = await openProxiedRig({ callTimeoutMs: 1_500, pollMs: 300 })
+    ;({ rig, proxy } = proxied)
+  })
+
+  afterEach(async () => {
+    await proxied[Symbol.asyncDispose]()
+    expect(await rig.containers()).toEqual([])
+  })
+
+  describe('at the start of a worker', () => {
+    it('leaves one worker, where the answer to its creation was lost and the start was called again', async () => {
+      const order = rig.order('cat')
+      let lost = 0
+      proxy.rule((line) =>
+        line.includes('/containers/create') && lost++ === 0 ? { kind: 'lose answer' } : undefined,
+      )
+      await expect(rig.runner.start(order)).rejects.toMatchObject({
+        name: 'RunnerError',
+        code: 'ENGINE_UNAVAILABLE',
+      })
+      await vi.waitFor(async () => {
+        expect(await rig.containers()).toEqual([order.name])
+      })
+      expect(await rig.runner.inspect(order.name)).toEqual({ phase: 'created' })
+
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+      expect(await rig.containers()).toEqual([order.name])
+      const { stdout, end } = await readOutput(rig.runner, order.name, { signal: never })
+      expect(stdout.toString()).toContain('"command":"run"')
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('leaves one worker, where the answer to its start was lost and the start was called again', async () => {
+      const order = rig.order('echo started; sleep 60')
+      let lost = 0
+      proxy.rule((line) => (line.includes('/start') && lost++ === 0 ? { kind: 'lose answer' } : undefined))
+      await expect(rig.runner.start(order)).rejects.toMatchObject({ code: 'ENGINE_UNAVAILABLE' })
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+      expect(await rig.containers()).toEqual([order.name])
+    })
+
+    it('fails in time where the engine never answers', async () => {
+      proxy.rule((line) => (line.includes('/containers/create') ? { kind: 'swallow' } : undefined))
+      const before = performance.now()
+      await expect(rig.runner.start(rig.order('true'))).rejects.toMatchObject({ code: 'ENGINE_UNAVAILABLE' })
+      expect(performance.now() - before).toBeLessThan(10_000)
+    })
+
+    it('adopts a worker whose image is gone', async () => {
+      const order = await rig.start('sleep 60')
+      const message = Buffer.from(JSON.stringify({ message: 'No such image: busybox:test' }))
+      proxy.rule((line) =>
+        line.includes('/containers/create') ? { kind: 'answer', status: 404, body: message } : undefined,
+      )
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+      expect(await rig.containers()).toEqual([order.name])
+    })
+
+    it('warns of a log that the engine keeps in another way than asked for', async () => {
+      const order = rig.order('true')
+      const created = await rig.start('sleep 60')
+      const info = await rig.docker.getContainer(created.name).inspect()
+      info.HostConfig.AutoRemove = true
+      info.HostConfig.LogConfig = { Type: 'journald', Config: {} }
+      const body = Buffer.from(JSON.stringify(info))
+      proxy.rule((line) =>
+        line.includes(`/containers/${order.name}/json`) ? { kind: 'answer', body } : undefined,
+      )
+      await rig.runner.start(order)
+      expect(rig.warnings.map(({ message }) => message)).toEqual([
+        expect.stringMatching(/another log/),
+        expect.stringMatching(/removes the container/),
+      ])
+    })
+  })
+
+  describe('at a pull', () => {
+    const image = 'pulled-by-the-test:1'
+
+    function answerPull(...lines: readonly string[]): void {
+      const body = Buffer.from(lines.join('\r\n'))
+      proxy.rule((line) => (line.includes('/images/create') ? { kind: 'answer', body } : undefined))
+    }
+
+    afterEach(async () => {
+      await rig.docker
+        .getImage(image)
+        .remove({ force: true })
+        .catch(() => undefined)
+    })
+
+    it.each([
+      [
+        'that ends with an error',
+        ['{"status":"Pulling"}', '{"error":"manifest unknown"}'],
+        /manifest unknown/,
+      ],
+      ['that breaks off', ['{"status":"Pulling"}', '{"stat'], /cannot be read/],
+      ['whose progress is no JSON', ['<html>'], /cannot be read/],
+      ['that ends well without the image', ['{"status":"Download complete"}'], /without it/],
+    ])('%s says PULL_FAILED', async (_what, lines, message) => {
+      answerPull(...lines)
+      const order = rig.order('true', { image, pull: 'missing' })
+      const failed = await rig.startFailing(order)
+      expect(failed).toMatchObject({ code: 'PULL_FAILED' })
+      expect(failed.message).toMatch(message)
+      expect(existsSync(join(rig.dataDir, 'workers', order.name))).toBe(false)
+    })
+
+    it('is one for all workers that want the image, and starts them all', async () => {
+      proxy.rule((line) => {
+        if (!line.includes('/images/create')) return undefined
+        const after = rig.docker.getImage('busybox:test').tag({ repo: 'pulled-by-the-test', tag: '1' })
+        return { kind: 'answer', body: Buffer.from('{"status":"Pull complete"}\r\n'), after }
+      })
+      const orders = [1, 2, 3].map((number) => rig.order(`echo ${number}`, { image, pull: 'missing' }))
+      const results = await Promise.all(orders.map((order) => rig.runner.start(order)))
+      expect(results.map(({ status }) => status)).toEqual(['started', 'started', 'started'])
+      expect(proxy.requests.filter((line) => line.includes('/images/create'))).toEqual([
+        'POST /images/create?fromImage=pulled-by-the-test&tag=1 HTTP/1.1',
+      ])
+    })
+  })
+
+  describe('while a worker is read', () => {
+    it('is waited for, and nothing is lost or repeated by 20 broken connections', async () => {
+      const { name } = await rig.start('for i in $(seq 1 40); do seq 1 500; seq 1 50 >&2; sleep 0.1; done')
+      let broken = 0
+      const breaking = setInterval(() => {
+        if (broken === 20) return
+        proxy.breakAll()
+        broken += 1
+      }, 110)
+      const { stdout, stderr, gaps, end } = await readOutput(rig.runner, name, { signal: never })
+      clearInterval(breaking)
+      expect(broken).toBe(20)
+      expect(stdout.toString()).toBe(numbers(500).repeat(40))
+      expect(stderr.toString()).toBe(numbers(50).repeat(40))
+      expect(gaps).toEqual([])
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('neither loses nor repeats a part of a line that is longer than an answer', async () => {
+      const { name } = await rig.start(
+        "echo first; for i in $(seq 1 30); do head -c 40000 /dev/zero | tr '\\000' x; echo err >&2; sleep 0.05; done; echo; echo last",
+      )
+      const breaking = setInterval(() => {
+        proxy.breakAll()
+      }, 130)
+      const { stdout, stderr, end } = await readOutput(rig.runner, name, { signal: never })
+      clearInterval(breaking)
+      expect(stdout.toString()).toBe(`first\n${'x'.repeat(30 * 40_000)}\nlast\n`)
+      expect(stderr.toString()).toBe('err\n'.repeat(30))
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('is asked for more of the log, until the place where it stopped is in it', async () => {
+      const { name, run } = await rig.start(
+        'echo one; while [ ! -e "$OUTPUT_DIR/go" ]; do sleep 0.02; done; seq 1 25000 >&2; touch "$OUTPUT_DIR/done"; sleep 1; echo two',
+      )
+      const files = rig.runner.outputFolder(name, run?.runId ?? '').host
+      let away = false
+      proxy.rule(() => (away ? { kind: 'refuse' } : undefined))
+      let [stdout, stderr] = ['', '']
+      for await (const item of rig.runner.output(name, { after: OUTPUT_START, signal: never })) {
+        if (item.kind !== 'data') continue
+        if (item.stream === 'stdout') stdout += Buffer.from(item.bytes).toString()
+        else stderr += Buffer.from(item.bytes).toString()
+        if (stdout !== 'one\n' || stderr !== '') continue
+        away = true
+        proxy.breakAll()
+        await writeFile(join(files, 'go'), '')
+        await vi.waitFor(() => {
+          expect(existsSync(join(files, 'done'))).toBe(true)
+        }, 20_000)
+        away = false
+      }
+      expect(stdout).toBe('one\ntwo\n')
+      expect(stderr).toBe(numbers(25_000))
+      const asked = proxy.requests
+        .filter((line) => line.includes('/logs'))
+        .map((line) => /tail=(\w+)/.exec(line)?.[1])
+      expect(asked.slice(0, 4)).toEqual(['all', '1000', '20000', 'all'])
+    })
+
+    it('is noticed where it hangs, and the worker is read on when it answers again', async () => {
+      const { name } = await rig.start('echo before; sleep 3; echo after')
+      let hangs = false
+      proxy.rule(() => (hangs ? { kind: 'swallow' } : undefined))
+      const said: string[] = []
+      for await (const item of rig.runner.output(name, { after: OUTPUT_START, signal: never })) {
+        said.push(item.kind === 'data' ? Buffer.from(item.bytes).toString() : item.kind)
+        if (said.length > 1) continue
+        hangs = true
+        proxy.breakAll()
+        setTimeout(() => {
+          hangs = false
+        }, 2_000)
+      }
+      expect(said).toEqual(['before\n', 'after\n', 'end'])
+    })
+
+    it('lets a reader go that is called off while it hangs', async () => {
+      const { name } = await rig.start('echo up; sleep 60')
+      proxy.rule(() => ({ kind: 'swallow' }))
+      const stop = new AbortController()
+      const reading = readOutput(rig.runner, name, { signal: stop.signal })
+      stop.abort()
+      expect(await reading).toMatchObject({ marks: [], end: null })
+    })
+
+    it('does not keep a worker alive by a log that is followed without an end', async () => {
+      const { name } = await rig.start('echo up; sleep 0.5; echo done; exit 3')
+      proxy.rule((line) => (line.includes('follow=1') ? { kind: 'hold end' } : undefined))
+      proxy.rule((line) => (line.includes('/wait') ? { kind: 'swallow' } : undefined))
+      const { stdout, end } = await readOutput(rig.runner, name, { signal: never })
+      expect(stdout.toString()).toBe('up\ndone\n')
+      expect(end).toMatchObject({ exitCode: 3 })
+    })
+
+    it('does not end a worker by a log that ends too early', async () => {
+      const { name } = await rig.start('seq 1 1000; sleep 1; seq 1001 2000')
+      proxy.rule((line) =>
+        line.includes('follow=1') ? { kind: 'answer', body: Buffer.alloc(0) } : undefined,
+      )
+      const { stdout, end } = await readOutput(rig.runner, name, { signal: never })
+      expect(stdout.toString()).toBe(numbers(2_000))
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('ends a worker with a gap whose log cannot be read', async () => {
+      const { name } = await rig.start('echo up')
+      const body = Buffer.concat([Buffer.from([3, 0, 0, 0, 0, 0, 0, 9]), Buffer.from('no log: x')])
+      proxy.rule((line) => (line.includes('/logs') ? { kind: 'answer', body } : undefined))
+      const { gaps, end } = await readOutput(rig.runner, name, { signal: never })
+      expect(gaps).toEqual([expect.stringMatching(/no log: x/)])
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('says what is gone where a log was rotated', async () => {
+      const { name } = await rig.start('true')
+      const body = entry(1, '2026-01-01T00:00:09.000000001Z', 'nine\n')
+      proxy.rule((line) => (line.includes('/logs') ? { kind: 'answer', body } : undefined))
+      const after = {
+        stdout: '2026-01-01T00:00:05.000000001Z,1,5',
+        stderr: '2026-01-01T00:00:05.000000001Z,2,2',
+      }
+      const { gaps, stdout } = await readOutput(rig.runner, name, { after, signal: never })
+      expect(stdout.toString()).toBe('nine\n')
+      expect(gaps).toEqual([expect.stringMatching(/stdout/), expect.stringMatching(/stderr/)])
+    })
+
+    it('keeps its place where the clock of the host is set back', async () => {
+      const { name } = await rig.start('true')
+      const log = [
+        entry(1, '2026-01-01T00:00:05.000000001Z', '1\n'),
+        entry(1, '2026-01-01T00:00:06.000000001Z', '2\n'),
+        entry(1, '2026-01-01T00:00:02.000000001Z', '3\n'),
+        entry(1, '2026-01-01T00:00:03.000000001Z', '4\n'),
+        entry(1, '2026-01-01T00:00:06.000000001Z', '5\n'),
+      ]
+      proxy.rule((line) =>
+        line.includes('/logs') ? { kind: 'answer', body: Buffer.concat(log) } : undefined,
+      )
+      const whole = await readOutput(rig.runner, name, { signal: never })
+      expect(whole.stdout.toString()).toBe('1\n2\n3\n4\n5\n')
+      for (const [index, { cursor }] of whole.marks.entries()) {
+        const { stdout } = await readOutput(rig.runner, name, {
+          after: { stdout: cursor, stderr: '' },
+          signal: never,
+        })
+        expect(stdout.toString()).toBe(['2\n3\n4\n5\n', '3\n4\n5\n', '4\n5\n', '5\n', ''][index])
+      }
+    })
+  })
+})
+
+/** An entry of a log as the engine sends it. */
+function entry(kind: 1 | 2, stamp: string, line: string): Buffer {
+  const content = Buffer.from(`${stamp} ${line}`)
+  const header = Buffer.alloc(8)
+  header[0] = kind
+  header.writeUInt32BE(content.length, 4)
+  return Buffer.concat([header, content])
+}
+
+function numbers(last: number): string {
+  return Array.from({ length: last }, (_, index) => `${index + 1}\n`).join('')
+}

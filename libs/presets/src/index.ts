@@ -1,0 +1,2 @@
+export { openPresetCatalog, type PresetCatalogOptions } from './catalog.ts'
+export { presetIssueText } from './report.ts'

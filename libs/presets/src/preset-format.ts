@@ -1,0 +1,251 @@
+import type { GpuId, WorkerMode } from '@gpu-service/tasks'
+import { list, mapping, record } from './collections.ts'
+import type { NamedValue, NameRules } from './collections.ts'
+import { environment } from './environment.ts'
+import { inputSchema } from './input-schema.ts'
+import { duration, size } from './quantity.ts'
+import { choice, flag, number, text, writtenText } from './scalars.ts'
+import { absentable, checked, complain, mapped, optional, required } from './shape.ts'
+import type { Shape } from './shape.ts'
+import { PATH, volumes } from './volumes.ts'
+
+/*
+ * The format of model_presets.yaml. Every key has its meaning, its bounds and its default here and nowhere else: the file is read by these
+ * shapes, and the JSON Schema for editors is written from them.
+ */
+
+/** The longest time that a task may run: 30 days. */
+export const MAX_RUN_MS = 30 * 86_400_000
+const MAX_GPUS = 64
+const MAX_MEBIBYTES = 16 * 1024 * 1024
+
+const NAME = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
+const NAMES: NameRules = {
+  pattern: NAME,
+  refuse: (name) =>
+    new RegExp(NAME, 'u').test(name)
+      ? null
+      : 'a name has 1 to 64 letters, digits, dots, dashes or underscores and begins with a letter or digit',
+}
+
+// The grammar of image references: [host[:port]/]path[:tag][@digest], the path in lower case.
+const IMAGE_HOST = String.raw`(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::[0-9]{1,5})?/)?`
+const IMAGE_PART = String.raw`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
+const IMAGE = String.raw`^${IMAGE_HOST}${IMAGE_PART}(?:/${IMAGE_PART})*(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,128})?$`
+
+const image = text({
+  expected:
+    'an image reference such as "loading-worker:latest" or "registry.example.com:5000/team/llama:2.1"',
+  pattern: IMAGE,
+  maxLength: 255,
+})
+
+function commandLine(example: string): Shape<readonly string[]> {
+  return checked(
+    list(writtenText(32_768), {
+      expected: `a list of texts such as ${example}`,
+      max: 256,
+      insteadOf: (line) =>
+        /^[\w./:=@ -]+$/.test(line)
+          ? `write [${line
+              .trim()
+              .split(/ +/)
+              .map((word) => JSON.stringify(word))
+              .join(', ')}]`
+          : `write one entry per argument, or ["sh", "-c", "…"] for a shell`,
+    }),
+    (words, place, report) => {
+      if (words[0] === '') complain(place, report, 'the first entry names the program and may not be empty')
+    },
+  )
+}
+
+const gpuId = mapped(
+  text({
+    expected: "a GPU's UUID as `nvidia-smi -L` shows it (numbers change when cards do)",
+    pattern: '^[A-Za-z0-9][A-Za-z0-9._:/-]*$',
+    maxLength: 128,
+  }),
+  (id) => id as GpuId,
+)
+
+const gpus = checked(
+  mapping('a mapping such as {count: 1}', {
+    count: absentable(
+      number({ min: 0, max: MAX_GPUS, whole: true }),
+      'Whole GPUs that each worker holds; 0: none. Absent: one where the machine has any, else none.',
+    ),
+    ids: absentable(
+      list(gpuId, { expected: 'a list of GPU UUIDs', min: 1, max: MAX_GPUS, distinct: true }),
+      'Only these GPUs may serve, by UUID. Absent: any.',
+    ),
+  }),
+  ({ count, ids }, place, report) => {
+    if (count !== null && ids !== null && count > ids.length)
+      complain(place, report, `count asks for ${count} GPUs, but ids names only ${ids.length}`)
+    if (count === 0 && ids !== null) complain(place, report, 'ids has no meaning where count is 0')
+  },
+)
+
+const graceful = duration({ minMs: 0, maxMs: 3_600_000, range: 'from 0s to 1h' })
+const timeouts = mapping('a mapping such as {run: 2h}', {
+  run: optional(
+    duration({ minMs: 1_000, maxMs: MAX_RUN_MS, range: 'from 1s to 30d' }),
+    '24h',
+    'How long a task may run, from the start of its worker (or from being handed to a warm one). A task may ask for another time.',
+  ),
+  stop_grace: optional(
+    graceful,
+    '10s',
+    'How long a worker that is told to stop (SIGTERM) may take, for instance to save a checkpoint, before it is killed.',
+  ),
+  finish_grace: optional(
+    graceful,
+    '10s',
+    'How long a one-off worker may take to exit after its finish event before it is stopped.',
+  ),
+})
+
+const mebibytes = size({ minMb: 1, maxMb: MAX_MEBIBYTES, range: 'from 1MiB to 16TiB' })
+const resources = mapping('a mapping such as {memory: 32GiB}', {
+  memory: absentable(
+    size({ minMb: 16, maxMb: MAX_MEBIBYTES, range: 'from 16MiB to 16TiB' }),
+    'Main memory; a worker that takes more is killed. Absent: no limit.',
+  ),
+  cpus: absentable(
+    number({ min: 0.01, max: 1_024, whole: false }),
+    'CPU cores, fractions allowed. Absent: no limit.',
+  ),
+  processes: optional(
+    number({ min: 1, max: 4_194_304, whole: true }),
+    4_096,
+    'Processes and threads together.',
+  ),
+  shared_memory: optional(
+    mebibytes,
+    '1GiB',
+    'Size of /dev/shm, through which data loaders hand over batches.',
+  ),
+  tmp: optional(mebibytes, '1GiB', 'Size of the in-memory /tmp, and of the in-memory home folder.'),
+})
+
+// What Docker itself gives a container, and what training needs beyond it. Those that reach the host (SYS_ADMIN, SYS_MODULE, …) are not here.
+const CAPABILITIES = [
+  'AUDIT_WRITE',
+  'CHOWN',
+  'DAC_OVERRIDE',
+  'FOWNER',
+  'FSETID',
+  'IPC_LOCK',
+  'KILL',
+  'MKNOD',
+  'NET_BIND_SERVICE',
+  'NET_RAW',
+  'SETFCAP',
+  'SETGID',
+  'SETPCAP',
+  'SETUID',
+  'SYS_CHROOT',
+  'SYS_NICE',
+  'SYS_PTRACE',
+  'SYS_RESOURCE',
+]
+
+const allow = mapping('a mapping such as {writable_root: true}', {
+  user: absentable(
+    text({
+      expected: 'numbers for user and group such as "1000:1000", in quotes',
+      pattern: '^[0-9]{1,9}:[0-9]{1,9}$',
+      maxLength: 19,
+      examples: ['1000:1000'],
+    }),
+    'Runs the worker as this user and group instead of 65534:65534. "0:0" is root inside the container.',
+  ),
+  writable_root: optional(flag, false, "Lets the worker write anywhere in its own container's file system."),
+  capabilities: optional(
+    list(choice(Object.fromEntries(CAPABILITIES.map((name) => [name, name]))), {
+      expected: 'a list of capabilities without CAP_ such as [IPC_LOCK]',
+      max: CAPABILITIES.length,
+      distinct: true,
+    }),
+    [],
+    'Linux capabilities that the worker keeps; by default it has none.',
+  ),
+})
+
+const PRESET = {
+  docker_image: required(image, 'The image that workers are started from.'),
+  command: optional(
+    commandLine('["python", "/app/worker.py"]'),
+    [],
+    "The program and its arguments, each an entry of its own; no shell is involved. Absent: the image's own command.",
+  ),
+  env_vars: optional(
+    environment,
+    {},
+    'Environment variables. They win over MODEL_NAME, MODEL_PATH and others that the service sets itself.',
+  ),
+  description: absentable(
+    text({ expected: 'a text', maxLength: 2_000 }),
+    'What the preset is for, shown to those who choose one.',
+  ),
+  mode: optional(
+    choice<WorkerMode>({ 'one-off': 'ONE_OFF', session: 'SESSION' }),
+    'one-off',
+    'one-off: a worker exits after its task. session: it keeps its model loaded and takes the next task.',
+  ),
+  gpus: optional(gpus, {}, 'The GPUs that a worker needs.'),
+  model_path: absentable(
+    text({
+      expected: 'a path below the models folder without "." or ".." in it, such as llama/7b',
+      pattern: `^${PATH}$`,
+      maxLength: 512,
+    }),
+    "The folder or file below the models folder that the worker's MODEL_PATH points at. Absent: the models folder itself.",
+  ),
+  model_name: absentable(
+    text({ expected: 'a text', maxLength: 256 }),
+    "The worker's MODEL_NAME, where it is not the name of the model here.",
+  ),
+  input: absentable(
+    inputSchema,
+    'JSON Schema (2020-12, or draft-07 by its $schema) of the input that a task must have.',
+  ),
+  timeouts: optional(timeouts, {}, 'Deadlines.'),
+  resources: optional(resources, {}, 'Limits of each worker.'),
+  network: optional(
+    choice({ none: 'none', bridge: 'bridge' } as const),
+    'none',
+    'none: the worker reaches nothing. bridge: it reaches what the Docker bridge network reaches.',
+  ),
+  volumes: optional(volumes, [], 'Folders of the host that workers see.'),
+  local: absentable(
+    commandLine('["python3", "worker.py"]'),
+    "What runs on a machine without Docker, in place of the worker package's own local command.",
+  ),
+  pull: optional(
+    choice({ never: 'never', missing: 'missing' } as const),
+    'never',
+    'never: an image that is not there is an error. missing: it is pulled first.',
+  ),
+  allow: optional(allow, {}, 'What of the confinement of workers this preset relaxes.'),
+}
+
+const preset = mapping('a mapping with docker_image', PRESET)
+
+/** A preset as it is written: each key with its value or its default. */
+export type WrittenPreset = typeof preset extends Shape<infer T> ? T : never
+
+/** What a presets file holds: `models.<model>.<kind>`. */
+export const presetFile: Shape<{
+  readonly models: readonly NamedValue<readonly NamedValue<WrittenPreset>[]>[]
+}> = mapping('a mapping with the key models', {
+  models: optional(
+    record(record(preset, { expected: 'a mapping of kinds such as inference', names: NAMES, min: 1 }), {
+      expected: 'a mapping of models',
+      names: NAMES,
+    }),
+    {},
+    'The models, each with its kinds of work. A preset is known as <model>/<kind>.',
+  ),
+})

@@ -1,0 +1,2 @@
+export { createProcessRunner, type ProcessRunnerOptions } from './process-runner.ts'
+export { createWorkerPackages, type WorkerPackage, type WorkerPackages } from './worker-packages.ts'

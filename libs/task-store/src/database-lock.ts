@@ -1,0 +1,36 @@
+import { closeSync, openSync } from 'node:fs'
+import Database from 'better-sqlite3'
+import { StoreError, toStoreError } from './store-error.ts'
+
+/**
+ * Makes this process the only owner of the database until it disposes of the lock or dies, however it dies: an exclusive lock on a small
+ * file beside the database, which the kernel releases. It goes through SQLite because Node.js has no file locks of its own. The file stays
+ * where it is: removing it would let a third process lock another file of the same name.
+ *
+ * Throws `StoreError` DATABASE_IN_USE at once where another process is the owner.
+ */
+export function lockDatabase(file: string): Disposable {
+  const lockFile = `${file}.lock`
+  let lock: Database.Database | null = null
+  try {
+    closeSync(openSync(lockFile, 'a', 0o600))
+    lock = new Database(lockFile, { timeout: 0 })
+    lock.exec('BEGIN EXCLUSIVE')
+  } catch (error) {
+    lock?.close()
+    const failure = toStoreError(error, `locking ${lockFile}`)
+    if (failure.code !== 'DATABASE_BUSY')
+      throw new StoreError('DATABASE_UNAVAILABLE', failure.message, { cause: error })
+    throw new StoreError(
+      'DATABASE_IN_USE',
+      `Another process uses the database ${file}. Stop it first, or take another DATA_DIR.`,
+      { cause: error },
+    )
+  }
+  const held = lock
+  return {
+    [Symbol.dispose]() {
+      held.close()
+    },
+  }
+}

@@ -1,0 +1,141 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { createOutputBuilder, type TaskEvent, type TaskId, type TaskStore } from '@gpu-service/tasks'
+import { fromChunk, MAX_EVENTS, MAX_SIZE, toChunks } from './chunk.ts'
+import { type EventChunk, Prisma, type PrismaClient } from './generated/client.ts'
+import { toOutput } from './rows.ts'
+import { insertChunks } from './statements.ts'
+import { StoreError } from './store-error.ts'
+import type { Writer } from './writer.ts'
+
+// A read takes few chunks at first, since they may be large, and more while they turn out to be small.
+const FIRST_CHUNKS = 8
+const MAX_CHUNKS = 512
+
+/** Of any seq. */
+const LAST_SEQ = 2 ** 31 - 1
+
+/** The store's event log: what `append` has written, read back and tidied up. */
+export function createEventLog(
+  reader: PrismaClient,
+  writer: Writer,
+): Pick<TaskStore, 'events' | 'output' | 'compact'> {
+  /** The events after `after`, of the chunks that hold at most `limit` of them, in batches between which others have their turn. */
+  async function* batches(
+    taskId: TaskId,
+    after: number,
+    limit: number,
+  ): AsyncGenerator<readonly TaskEvent[]> {
+    const end = Math.min(after + limit, LAST_SEQ)
+    let at = after
+    for (let take = FIRST_CHUNKS; at < end;) {
+      const chunks = await reader.eventChunk.findMany({
+        where: { taskId, toSeq: { gt: at }, fromSeq: { lte: end } },
+        orderBy: { toSeq: 'asc' },
+        take,
+      })
+      const events: TaskEvent[] = []
+      let size = 0
+      for (const chunk of chunks) {
+        if (chunk.fromSeq > at + 1) {
+          throw new StoreError(
+            'DATABASE_CORRUPT',
+            `The stored events ${at + 1} to ${chunk.fromSeq - 1} of task ${taskId} are missing.`,
+          )
+        }
+        for (const event of fromChunk(chunk, at)) if (event.seq <= end) events.push(event)
+        at = chunk.toSeq
+        size += chunk.size
+      }
+      if (events.length > 0) yield events
+      if (chunks.length < take) return
+      if (size < MAX_SIZE) take = Math.min(MAX_CHUNKS, take * 2)
+      await nextTurn()
+    }
+  }
+
+  return {
+    async events(id, after, limit) {
+      const all: TaskEvent[] = []
+      for await (const events of batches(id, after, limit)) for (const event of events) all.push(event)
+      return all
+    },
+
+    async output(id) {
+      const task = await reader.task.findUnique({ where: { id }, select: { attempt: true } })
+      if (task === null) throw new StoreError('NOT_FOUND', `There is no task ${id}.`)
+      const { attempt } = task
+      const settled = await reader.output.findUnique({ where: { taskId_attempt: { taskId: id, attempt } } })
+      if (settled !== null) return toOutput(settled)
+      const builder = createOutputBuilder()
+      for await (const events of batches(id, 0, LAST_SEQ)) {
+        for (const event of events) if (event.attempt === attempt) builder.add(event.body)
+      }
+      return builder.build()
+    },
+
+    async compact(id) {
+      for (let after = 0; ;) {
+        const page = await reader.$queryRaw<readonly Extent[]>(Prisma.sql`
+          SELECT "fromSeq", "toSeq", "size" FROM "EventChunk"
+          WHERE "taskId" = ${id} AND "toSeq" > ${after} ORDER BY "toSeq" LIMIT ${PAGE}`)
+        const runs = runsOf(page)
+        // The last one may go on after the page.
+        if (page.length === PAGE) runs.pop()
+        for (const run of runs) {
+          if (run.chunks > 1) await joinChunks(reader, writer, id, run)
+          after = run.toSeq
+        }
+        if (page.length < PAGE) return
+        await nextTurn()
+      }
+    },
+  }
+}
+
+/** One chunk more than the most that become one, so that a page of them never ends within a run that could go on. */
+const PAGE = MAX_EVENTS + 1
+
+type Extent = Pick<EventChunk, 'fromSeq' | 'toSeq' | 'size'>
+
+/** Neighbours. */
+interface Run {
+  readonly fromSeq: number
+  readonly toSeq: number
+  readonly size: number
+  readonly chunks: number
+}
+
+/** The longest runs of neighbours that fit one chunk. */
+function runsOf(extents: readonly Extent[]): Run[] {
+  const runs: Run[] = []
+  for (const { fromSeq, toSeq, size } of extents) {
+    const run = runs.at(-1)
+    if (run !== undefined && toSeq - run.fromSeq < MAX_EVENTS && run.size + size <= MAX_SIZE) {
+      runs[runs.length - 1] = { ...run, toSeq, size: run.size + size, chunks: run.chunks + 1 }
+    } else {
+      runs.push({ fromSeq, toSeq, size, chunks: 1 })
+    }
+  }
+  return runs
+}
+
+/** Puts chunks into one. What it reads stays true until it writes: only another compaction could change it, and is found out. */
+async function joinChunks(reader: PrismaClient, writer: Writer, taskId: TaskId, run: Run): Promise<void> {
+  const rows = await reader.$queryRaw<readonly EventChunk[]>(Prisma.sql`
+    SELECT * FROM "EventChunk"
+    WHERE "taskId" = ${taskId} AND "toSeq" >= ${run.fromSeq} AND "toSeq" <= ${run.toSeq} ORDER BY "toSeq"`)
+  const chunks = toChunks(
+    taskId,
+    rows.flatMap((row) => fromChunk(row)),
+  )
+  await nextTurn()
+  await writer.transaction(async (execute) => {
+    const removed = await execute(Prisma.sql`
+      DELETE FROM "EventChunk"
+      WHERE "taskId" = ${taskId} AND "toSeq" >= ${run.fromSeq} AND "toSeq" <= ${run.toSeq}`)
+    if (removed !== run.chunks) {
+      throw new StoreError('INVALID_WRITE', `The events of task ${taskId} are being compacted twice at once.`)
+    }
+    await insertChunks(execute, chunks)
+  })
+}

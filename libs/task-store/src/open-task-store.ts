@@ -1,0 +1,161 @@
+import { randomInt } from 'node:crypto'
+import { closeSync, existsSync, openSync, realpathSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import type { Logger, TaskStore } from '@gpu-service/tasks'
+import { createAppend } from './append.ts'
+import { connectionFactory, openClients, type Clients } from './connection.ts'
+import { lockDatabase } from './database-lock.ts'
+import { createEventLog } from './event-log.ts'
+import { Prisma } from './generated/client.ts'
+import { MIGRATIONS } from './generated/migrations.ts'
+import { createLookup } from './lookup.ts'
+import { migrate } from './migrations.ts'
+import { createMoves } from './moves.ts'
+import { createSearch } from './search.ts'
+import { tuples } from './statements.ts'
+import { StoreError, toStoreError } from './store-error.ts'
+import { createWriter, type Writer } from './writer.ts'
+
+export interface TaskStoreOptions {
+  /** `file:<path>`: an SQLite database, made where there is none. Its folder must be there. */
+  readonly url: string
+  readonly logger: Logger
+}
+
+/**
+ * Opens the database, brings its schema up to date, and owns it until disposed: no other process may write to it meanwhile.
+ *
+ * Throws `StoreError` DATABASE_URL_INVALID, DATABASE_UNAVAILABLE, DATABASE_IN_USE, DATABASE_NEWER, MIGRATION_FAILED or another one of its
+ * codes; the database is then as it was. The methods throw `StoreError` too, and `append` the port's `StaleWriteError`.
+ */
+export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<TaskStore> {
+  const file = databaseFile(url)
+  const lock = lockDatabase(file)
+  try {
+    // SQLite gives the files that it keeps beside it the same mode.
+    if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600))
+    await migrate(connectionFactory(file), MIGRATIONS, logger)
+    const clients = await openClients(file)
+    try {
+      return await createStore(clients, lock)
+    } catch (error) {
+      await clients[Symbol.asyncDispose]()
+      throw error
+    }
+  } catch (error) {
+    lock[Symbol.dispose]()
+    throw toStoreError(error, `opening ${file}`)
+  }
+}
+
+async function createStore(clients: Clients, lock: Disposable): Promise<TaskStore> {
+  const writer = createWriter(clients.writer)
+  const installation = await identify(clients, writer)
+  const moves = createMoves(writer)
+  const log = createEventLog(clients.reader, writer)
+  const search = createSearch(clients.reader)
+  const lookup = createLookup(clients.reader)
+
+  const underWay = new Set<Promise<unknown>>()
+  let closing: Promise<void> | null = null
+
+  /** The method with the store's errors, and only while it is open: Prisma would connect anew, without the lock. */
+  function guarded<A extends unknown[], R>(
+    doing: string,
+    method: (...args: A) => Promise<R>,
+  ): (...args: A) => Promise<R> {
+    return async (...args) => {
+      if (closing !== null) throw new StoreError('CLOSED', 'The task store is closed.')
+      const result = method(...args)
+      underWay.add(result)
+      try {
+        return await result
+      } catch (error) {
+        throw toStoreError(error, doing)
+      } finally {
+        underWay.delete(result)
+      }
+    }
+  }
+
+  async function close(): Promise<void> {
+    await Promise.allSettled(underWay)
+    await clients[Symbol.asyncDispose]()
+    lock[Symbol.dispose]()
+  }
+
+  /** Reads too give everyone else a turn first, or a caller that reads in a loop would never let go: the driver does not wait. */
+  function read<A extends unknown[], R>(
+    doing: string,
+    method: (...args: A) => Promise<R>,
+  ): (...args: A) => Promise<R> {
+    return guarded(doing, async (...args) => {
+      await nextTurn()
+      return method(...args)
+    })
+  }
+
+  return {
+    kind: 'sqlite',
+    installation,
+    create: guarded('storing a task', moves.create),
+    claim: guarded('claiming a task', moves.claim),
+    requestCancel: guarded('storing a cancel', moves.requestCancel),
+    recordStop: guarded('storing a stop', moves.recordStop),
+    append: guarded('storing what a worker said', createAppend(writer)),
+    updateWorker: guarded('storing a worker', moves.updateWorker),
+    compact: guarded('compacting events', log.compact),
+    task: read('reading a task', lookup.task),
+    tasksById: read('reading tasks', search.tasksById),
+    activeTasks: read('reading tasks', lookup.activeTasks),
+    tasks: read('listing tasks', search.tasks),
+    countTasks: read('counting tasks', search.countTasks),
+    matching: read('listing tasks', search.matching),
+    events: read('reading events', log.events),
+    output: read('reading an output', log.output),
+    artifacts: read('reading artifacts', lookup.artifacts),
+    artifact: read('reading an artifact', lookup.artifact),
+    liveWorkers: read('reading workers', lookup.liveWorkers),
+    worker: read('reading a worker', lookup.worker),
+    [Symbol.asyncDispose]() {
+      closing ??= close()
+      return closing
+    },
+  }
+}
+
+/** The installation's name, made the first time. */
+async function identify({ reader }: Clients, writer: Writer): Promise<string> {
+  const row = await reader.installation.findFirst()
+  if (row !== null) return row.name
+  const name = Array.from({ length: 8 }, () => randomInt(36).toString(36)).join('')
+  await writer.transaction((execute) =>
+    execute(
+      Prisma.sql`INSERT INTO "Installation" ("name", "createdAt") VALUES ${tuples([[name, Date.now()]])}`,
+    ),
+  )
+  return name
+}
+
+/** The path that the URL means, with links followed, so that two names of one database have one lock. */
+function databaseFile(url: string): string {
+  const invalid = (why: string) =>
+    new StoreError(
+      'DATABASE_URL_INVALID',
+      `The database URL ${JSON.stringify(redacted(url))} cannot be used: ${why}`,
+    )
+  if (/^postgres(ql)?:/.test(url)) throw invalid('PostgreSQL is not supported yet. Use file:<path>.')
+  const [, path] = /^file:(.+)$/.exec(url) ?? []
+  if (path === undefined) throw invalid('it is not of the form file:<path>.')
+  if (path.includes(':memory:')) throw invalid('what is kept in memory only would be lost.')
+  if (path.includes('?')) throw invalid('parameters are not supported.')
+  const file = path.startsWith('//') ? fileURLToPath(url) : resolve(path)
+  return existsSync(file) ? realpathSync(file) : file
+}
+
+/** Without the password that a URL may hold. */
+function redacted(url: string): string {
+  return url.replace(/\/\/[^@/]*@/, '//***@')
+}

@@ -1,0 +1,195 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, it, vi } from 'vitest'
+import type { GpuId } from '../ids.ts'
+import type { WorkerOrder } from '../runner.ts'
+import type { RunnerStage } from './runner-stage.ts'
+import type { ScriptOptions } from './worker-script.ts'
+
+/** What workers find around them: environment, files, stdin. */
+export function describeSurroundings(stage: RunnerStage, modelsPath: string): void {
+  const { order, start, read, say, files } = stage
+
+  describe('what a worker finds', () => {
+    it('is the environment of the protocol', async () => {
+      const { placed, found } = await environmentOf({
+        input: { prompt: 'hello' },
+        gpus: [
+          { id: 'GPU-00000000-0000-0000-0000-000000000003' as GpuId, index: 3, simulated: true },
+          { id: 'GPU-00000000-0000-0000-0000-000000000005' as GpuId, index: 5, simulated: true },
+        ],
+      })
+      expect(found).toMatchObject({
+        MODEL_NAME: 'test-script',
+        MODEL_PATH: modelsPath,
+        GPU_DEVICE: '3,5',
+        TASK_ID: placed.run?.runId,
+        TASK_INPUT: '{"prompt":"hello"}',
+        PROTOCOL_VERSION: '1',
+        PYTHONUNBUFFERED: '1',
+      })
+    })
+
+    it('is no GPU where it was given none', async () => {
+      expect((await environmentOf({})).found).toMatchObject({ GPU_DEVICE: '' })
+    })
+
+    it("is the preset's own variables above the service's", async () => {
+      const { found } = await environmentOf({
+        env: { MODEL_NAME: 'mine', EXTRA: 'a "quoted" $value' },
+        modelPath: 'llama/7b',
+      })
+      expect(found).toMatchObject({
+        MODEL_NAME: 'mine',
+        EXTRA: 'a "quoted" $value',
+        MODEL_PATH: `${modelsPath}/llama/7b`,
+      })
+    })
+
+    it("is nothing of the service's own environment", async () => {
+      vi.stubEnv('DATABASE_URL', 'postgresql://secret')
+      vi.stubEnv('CONTRACT_CANARY', 'canary')
+      const { found } = await environmentOf({})
+      expect(found).not.toHaveProperty('DATABASE_URL')
+      expect(found).not.toHaveProperty('CONTRACT_CANARY')
+    })
+
+    it('is its input as a file, and a large one there alone', async () => {
+      const input = { text: 'ü'.repeat(100_000) }
+      const { stdout } = await say('cat "$INPUT_FILE"; echo; echo "${TASK_INPUT-absent}"', { input })
+      const [file = '', variable] = stdout.toString().split('\n')
+      expect(JSON.parse(file)).toEqual(input)
+      expect(variable).toBe('absent')
+    })
+
+    it('is a home and a cache that it can write to, and an output folder that the service reads', async () => {
+      const placed = await start(
+        'echo 1 > "$HOME/x" && mkdir -p "$XDG_CACHE_HOME/y" && mkdir "$OUTPUT_DIR/z" && echo made > "$OUTPUT_DIR/z/file" && echo ok',
+      )
+      expect((await read(placed.name)).stdout.toString()).toBe('ok\n')
+      expect(await readFile(join(files(placed), 'z/file'), 'utf8')).toBe('made\n')
+    })
+
+    async function environmentOf(
+      more: Partial<ScriptOptions>,
+    ): Promise<{ placed: WorkerOrder; found: Record<string, string> }> {
+      const placed = await start('env', more)
+      const { stdout } = await read(placed.name)
+      const pairs = stdout
+        .toString()
+        .split('\n')
+        .map((line): [string, string] => [
+          line.slice(0, line.indexOf('=')),
+          line.slice(line.indexOf('=') + 1),
+        ])
+      return { placed, found: Object.fromEntries(pairs) }
+    }
+  })
+
+  describe('the stdin of a one-off worker', () => {
+    it('is its `run` command, then the end, also for a large input', async () => {
+      const input = { text: 'y'.repeat(200_000) }
+      const placed = await start('cat; echo over >&2', { input })
+      const { stdout, stderr } = await read(placed.name)
+      expect(JSON.parse(stdout.toString())).toEqual({
+        command: 'run',
+        task_id: placed.run?.runId,
+        attempt: 1,
+        input,
+        output_dir: stage.runner.outputFolder(placed.name, placed.run?.runId ?? '').worker,
+      })
+      expect(stdout.toString().endsWith('}\n')).toBe(true)
+      expect(stderr.toString()).toBe('over\n')
+    })
+
+    it('need not be read', async () => {
+      const { stdout, end } = await say('echo fine', { input: { text: 'y'.repeat(200_000) } })
+      expect(stdout.toString()).toBe('fine\n')
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+  })
+
+  describe('the stdin of a session worker', () => {
+    const ECHO =
+      'echo up; while IFS= read -r line; do printf "%s\\n" "$line"; case "$line" in *shutdown*) exit 0;; esac; done; echo closed'
+    const run = { runId: 'task.1', attempt: 1, input: { prompt: 'ü' } }
+
+    it('is the commands that are given to it, one per line', async () => {
+      const { name } = await start(ECHO, { mode: 'SESSION' })
+      const input = await stage.runner.openInput(name)
+      await input.run(run)
+      await input.cancel('task.1')
+      await input.shutdown()
+      const { stdout, end } = await read(name)
+      const [up, ...commands] = stdout.toString().trimEnd().split('\n')
+      expect(up).toBe('up')
+      expect(commands.map((line): unknown => JSON.parse(line))).toEqual([
+        {
+          command: 'run',
+          task_id: 'task.1',
+          attempt: 1,
+          input: { prompt: 'ü' },
+          output_dir: stage.runner.outputFolder(name, 'task.1').worker,
+        },
+        { command: 'cancel', task_id: 'task.1' },
+        { command: 'shutdown' },
+      ])
+      expect(end).toMatchObject({ exitCode: 0 })
+      input.detach()
+    })
+
+    it('carries a large task', async () => {
+      const { name } = await start(ECHO, { mode: 'SESSION' })
+      const input = await stage.runner.openInput(name)
+      const large = { text: 'z'.repeat(200_000) }
+      await input.run({ ...run, input: large })
+      await input.shutdown()
+      const { stdout } = await read(name)
+      expect(JSON.parse(stdout.toString().split('\n')[1] ?? '')).toMatchObject({ input: large })
+      input.detach()
+    })
+
+    it('gives each run a folder that the service reads', async () => {
+      const { name } = await start(
+        'IFS= read -r line; dir=${line##*output_dir\\":\\"}; echo made > "${dir%%\\"*}/file"; echo done; sleep 60',
+        { mode: 'SESSION' },
+      )
+      const input = await stage.runner.openInput(name)
+      await input.run(run)
+      input.detach()
+      await read(name, { until: ({ stdout }) => stdout.includes('done') })
+      expect(await readFile(join(stage.runner.outputFolder(name, 'task.1').host, 'file'), 'utf8')).toBe(
+        'made\n',
+      )
+    })
+
+    it('stays open when it is let go of and when the runner ends, and is opened again by the next', async () => {
+      const { name } = await start(ECHO, { mode: 'SESSION' })
+      const first = await stage.runner.openInput(name)
+      await first.cancel('one')
+      first.detach()
+      const again = await stage.runner.openInput(name)
+      await again.cancel('two')
+      const before = await read(name, { until: ({ stdout }) => stdout.includes('two') })
+      await stage.restart()
+
+      const second = await stage.runner.openInput(name)
+      await second.cancel('three')
+      await second.shutdown()
+      const after = await read(name, { after: before.cursor })
+      second.detach()
+      expect(before.stdout.toString() + after.stdout.toString()).toBe(
+        'up\n{"command":"cancel","task_id":"one"}\n{"command":"cancel","task_id":"two"}\n' +
+          '{"command":"cancel","task_id":"three"}\n{"command":"shutdown"}\n',
+      )
+      expect(after.end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('cannot be opened where there is no such worker', async () => {
+      await expect(stage.runner.openInput(order('').name)).rejects.toMatchObject({
+        name: 'RunnerError',
+        code: 'NOT_FOUND',
+      })
+    })
+  })
+}

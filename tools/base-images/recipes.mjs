@@ -1,0 +1,19 @@
+/**
+ * The base images that can be made from Debian packages, by the name that Dockerfiles call them.
+ * @type {Readonly<Record<string, { rootfs: import('./rootfs.mjs').RootfsRecipe, changes: readonly string[] }>>}
+ */
+export const BASE_IMAGES = {
+  'python:3.11-slim': {
+    // Debian 12's python3 is 3.11.
+    rootfs: {
+      release: 'bookworm',
+      packages: ['python3', 'ca-certificates'],
+      links: { '/usr/bin/python': 'python3' },
+    },
+    changes: [
+      'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin',
+      'ENV LANG=C.UTF-8',
+      'CMD ["python3"]',
+    ],
+  },
+}

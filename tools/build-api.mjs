@@ -1,0 +1,56 @@
+#!/usr/bin/env node
+import { isAbsolute, join, relative, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import { ROOT } from './setup.mjs'
+
+/**
+ * Bundles the service: our own sources become one file, third-party packages are left where npm has put them.
+ * @param {{ entry?: string, outfile?: string }} [options] Absolute paths; by default the service's own.
+ * @returns {Promise<string>} The path of the bundle. It must lie three folders below the repository's root, as `main.ts` does.
+ */
+export async function buildApi({
+  entry = join(ROOT, 'apps/api/src/main.ts'),
+  outfile = join(ROOT, 'apps/api/dist/main.js'),
+} = {}) {
+  await build({
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    target: 'node20',
+    format: 'esm',
+    sourcemap: true,
+    loader: { '.graphql': 'text' },
+    plugins: [thirdPartyStaysOutside(join(outfile, '..'))],
+    logLevel: 'error',
+  })
+  return outfile
+}
+
+/**
+ * A package that the bundle's folder finds under the same path keeps its name. One that npm has nested below the library that asks for
+ * it, because others want another version, is named by its path: from the bundle's folder its name would lead to the other version.
+ */
+function thirdPartyStaysOutside(outdir) {
+  const resolving = Symbol('resolving')
+  return {
+    name: 'third-party-stays-outside',
+    setup({ onResolve, resolve }) {
+      onResolve({ filter: /^[^.]/ }, async ({ path, kind, resolveDir, importer, pluginData }) => {
+        if (pluginData === resolving || importer === '' || isAbsolute(path) || path.startsWith('node:'))
+          return null
+        const found = await resolve(path, { kind, resolveDir, importer, pluginData: resolving })
+        if (found.errors.length > 0) return { errors: found.errors }
+        if (found.external) return found
+        if (!found.path.includes(`${sep}node_modules${sep}`)) return null
+        const fromBundle = await resolve(path, { kind, resolveDir: outdir, pluginData: resolving })
+        if (fromBundle.path === found.path) return { path, external: true }
+        return { path: `./${relative(outdir, found.path)}`, external: true }
+      })
+    },
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  console.log(`Built ${relative(process.cwd(), await buildApi())}`)

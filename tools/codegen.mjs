@@ -1,0 +1,106 @@
+#!/usr/bin/env node
+// Writes the types of the API's resolvers from its schema. Does nothing where they are newer than what they are made from;
+// `--force` writes them anyway.
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const schemaFile = join(root, 'apps/api/src/graphql/schema.graphql')
+const outputFile = join(root, 'apps/api/src/graphql/generated/resolvers.ts')
+
+/** A type of the schema and the domain's type that its resolvers are given. */
+const MAPPERS = {
+  Task: '@gpu-service/tasks#Task as TaskModel',
+  Worker: '@gpu-service/tasks#Worker as WorkerModel',
+  Gpu: '@gpu-service/tasks#Gpu as GpuModel',
+  Preset: '@gpu-service/tasks#Preset as PresetModel',
+  Artifact: '@gpu-service/tasks#Artifact as ArtifactModel',
+  TaskConnection: 'TaskConnectionModel',
+  TaskEventBatch: 'EventBatchModel',
+  TaskStatusEvent: "EventModel<'status'>",
+  ConnectionEvent: "EventModel<'connection'>",
+  WorkerEvent: "EventModel<'worker'>",
+  TextDeltaEvent: "EventModel<'text_delta'>",
+  TextEvent: "EventModel<'text'>",
+  FinishEvent: "EventModel<'finish'>",
+  ProgressEvent: "EventModel<'progress'>",
+  ResultEvent: "EventModel<'result'>",
+  ArtifactEvent: "EventModel<'artifact'>",
+  UsageEvent: "EventModel<'usage'>",
+  LogEvent: "EventModel<'log'>",
+  CustomEvent: "EventModel<'custom'>",
+  ProtocolFaultEvent: "EventModel<'fault'>",
+  GapEvent: "EventModel<'gap'>",
+}
+
+const PRELUDE = {
+  prepend: [
+    '/* eslint-disable */',
+    '// Written by tools/codegen.mjs from schema.graphql.',
+    "import type { TaskEvent as TaskEventModel, TaskEventBody, TaskFilter as TaskFilterModel } from '@gpu-service/tasks'",
+  ],
+  content: `
+export type EventModel<T extends TaskEventBody['type']> = TaskEventModel & {
+  readonly body: Extract<TaskEventBody, { readonly type: T }>
+}
+/** A page that still knows what it was asked for, so that its total is counted only where it is wanted. */
+export type TaskConnectionModel = {
+  readonly edges: readonly { readonly cursor: string; readonly node: TaskModel }[]
+  readonly pageInfo: PageInfo
+  readonly filter: TaskFilterModel
+}
+export type EventBatchModel = { readonly events: readonly TaskEventModel[]; readonly lastSeq: number }
+`,
+}
+
+const newest = Math.max(...(await Promise.all([schemaFile, fileURLToPath(import.meta.url)].map(writtenAt))))
+if (process.argv.includes('--force') || (await writtenAt(outputFile)) <= newest) {
+  await mkdir(dirname(outputFile), { recursive: true })
+  // Renamed into place, so that nobody reads half a file.
+  const draft = `${outputFile}.${process.pid}`
+  await writeFile(draft, await generate(await readFile(schemaFile, 'utf8')))
+  await rename(draft, outputFile)
+  console.log(`Wrote ${relative(root, outputFile)}`)
+}
+
+/** In milliseconds since 1970; 0 for a file that is not there. */
+async function writtenAt(file) {
+  return (await stat(file).catch(() => null))?.mtimeMs ?? 0
+}
+
+async function generate(sdl) {
+  // Loaded only when needed: they take most of the time.
+  const [{ codegen }, typescript, resolvers, { parse }] = await Promise.all([
+    import('@graphql-codegen/core'),
+    import('@graphql-codegen/typescript'),
+    import('@graphql-codegen/typescript-resolvers'),
+    import('graphql'),
+  ])
+  return codegen({
+    schema: parse(sdl),
+    documents: [],
+    filename: outputFile,
+    pluginMap: { prelude: { plugin: () => PRELUDE }, typescript, resolvers },
+    plugins: [{ prelude: {} }, { typescript: {} }, { resolvers: {} }],
+    config: {
+      strictScalars: true,
+      scalars: {
+        // The domain's time: milliseconds since 1970.
+        DateTime: 'number',
+        JSON: '@gpu-service/event-parser#JsonValue',
+        BigInt: { input: 'bigint', output: 'number | bigint' },
+        ID: { input: 'string', output: 'string' },
+      },
+      enumsAsTypes: true,
+      useTypeImports: true,
+      immutableTypes: true,
+      inputMaybeValue: 'T | null | undefined',
+      avoidOptionals: { field: true, object: true, inputValue: false, defaultValue: true },
+      contextType: '../context.ts#Context',
+      // A member of a union says which one it is, so that the compiler checks what a mutation gives.
+      resolversNonOptionalTypename: { unionMember: true },
+      mappers: MAPPERS,
+    },
+  })
+}

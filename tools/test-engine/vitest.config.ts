@@ -1,0 +1,5 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: { name: 'test-engine', include: ['test/**/*.test.ts'], globalSetup: ['src/vitest.ts'] },
+})
