@@ -4,5 +4,11 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   // The package comes in two builds that refuse each other's objects; this is the one that Node.js takes for its other users.
   resolve: { alias: [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }] },
-  test: { name: 'api', include: ['test/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 },
+  test: {
+    name: 'api',
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['../../tools/test-engine/src/vitest.ts', 'test/build.ts'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
 })

@@ -39,16 +39,15 @@ interface Delivery {
 }
 
 /** The whole service against a real engine, with clients in this process. */
-export async function benchEndToEnd(report: (row: Row) => void): Promise<void> {
+export async function benchEndToEnd(report: (row: Row) => void, only: string | undefined): Promise<void> {
   await using service = await TestService.start({
     runner: 'docker',
     presets: { flood: script(FLOOD), short: script(SHORT), fast: ticker(50, 20), steady: ticker(20, 20) },
     env: { MAX_WORKERS: '40' },
   })
-  await flood(service, report)
-  await oneOff(service, report)
-  await twentyWorkers(service, report)
-  await thousandSubscribers(service, report)
+  for (const [name, bench] of Object.entries({ flood, oneOff, twentyWorkers, thousandSubscribers })) {
+    if (only === undefined || only === name) await bench(service, report)
+  }
 }
 
 async function flood(service: TestService, report: (row: Row) => void): Promise<void> {

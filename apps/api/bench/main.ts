@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { cpus } from 'node:os'
-import { benchEndToEnd } from './end-to-end.ts'
+import { BASE_IMAGE, BUSYBOX_IMAGE, openTestEngine } from '@gpu-service/test-engine'
 import type { Row } from './row.ts'
 
 const rows: Row[] = []
@@ -16,7 +16,13 @@ function report(row: Row): void {
   )
 }
 
-await benchEndToEnd(report)
+// The tests' engine: the one that is reachable, or a private one.
+await using engine = await openTestEngine()
+if (engine === null) throw new Error('The benchmarks need a Docker engine.')
+for (const image of [BUSYBOX_IMAGE, BASE_IMAGE] as const) await engine.ensureImage(image)
+// Loaded after the engine is known: the scripts name its images.
+const { benchEndToEnd } = await import('./end-to-end.ts')
+await benchEndToEnd(report, process.argv[2])
 
 const folder = join(import.meta.dirname, '../../../bench-results')
 await mkdir(folder, { recursive: true })

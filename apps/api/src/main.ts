@@ -32,14 +32,17 @@ async function main(): Promise<void> {
   await service[Symbol.asyncDispose]()
 }
 
+/** npm passes a terminal's Ctrl-C on to a service that has had it from the terminal itself: two signals, milliseconds apart. */
+const ONE_SIGNAL_MS = 500
+
 /** The first signal asks for a clean stop; a second one ends the process at once. */
 function firstSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    let asked = false
+    let askedAt: number | null = null
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
-        if (asked) process.exit(1)
-        asked = true
+        if (askedAt !== null && performance.now() - askedAt > ONE_SIGNAL_MS) process.exit(1)
+        askedAt ??= performance.now()
         resolve(signal)
       })
     }

@@ -3,6 +3,7 @@ import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import Dockerode from 'dockerode'
 import { RunnerError } from '@gpu-service/tasks'
+import { askBare, bareAddress, gathered } from './flood.ts'
 import { type ContainerInfo, isRecord, parseContainer, parseNames } from './container-info.ts'
 
 /** The engine has refused a call, or it has not answered. */
@@ -41,11 +42,21 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+/** An answer that is read as it comes. */
+export interface Answer {
+  readonly chunks: AsyncIterable<unknown>
+  destroy(): void
+}
+
 /** The Docker Engine API: every call has a deadline, and fails with an `EngineError` only. */
 export interface Engine extends Disposable {
   call(method: 'GET' | 'POST' | 'DELETE', path: string, options?: CallOptions): Promise<unknown>
   /** An answer that is read as it comes. Its deadline covers the beginning alone; `signal` destroys it at any time. */
   stream(method: 'GET' | 'POST' | 'HEAD', path: string, options?: CallOptions): Promise<IncomingMessage>
+  /** An answer that is whole where it ends without an error. */
+  read(path: string, options: CallOptions): Promise<Answer>
+  /** The same for an answer that goes on and on, at the least cost; where it ends proves nothing. */
+  follow(path: string, options: CallOptions): Promise<Answer>
   /** The headers of an answer. */
   headers(path: string, options?: CallOptions): Promise<IncomingMessage['headers']>
   /** A connection to a container's stdin alone. */
@@ -172,6 +183,24 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
       return tie(answer, options.signal, closing.signal)
     },
 
+    async read(path, options) {
+      const answer = await engine.stream('GET', path, options)
+      return answerOf(answer, answer)
+    },
+
+    async follow(path, options) {
+      const address = bareAddress(docker)
+      if (!address) return engine.read(path, options)
+      const query = new URLSearchParams(options.query)
+      const { status, body } = await bounded(`GET ${path}`, options, (abortSignal) =>
+        askBare(docker, address, `${path}?${query.toString()}`, abortSignal),
+      )
+      tie(body, options.signal, closing.signal)
+      if (status === 200) return answerOf(gathered(body), body)
+      body.destroy()
+      throw new EngineError(status, `GET ${path}: status ${status}`)
+    },
+
     async headers(path, options) {
       const answer = await engine.stream('HEAD', path, options)
       answer.destroy()
@@ -211,6 +240,15 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
     },
   }
   return engine
+}
+
+function answerOf(chunks: AsyncIterable<unknown>, stream: Readable): Answer {
+  return {
+    chunks,
+    destroy() {
+      stream.destroy()
+    },
+  }
 }
 
 /** What may be told to the caller of a runner. */

@@ -1,8 +1,7 @@
-import type { IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger, OutputCursor, WorkerName, WorkerOutput } from '@gpu-service/tasks'
 import { type ContainerInfo, exitOf } from './container-info.ts'
-import { type Engine, EngineError } from './engine.ts'
+import { type Answer, type Engine, EngineError } from './engine.ts'
 import { createLogReader, LogFormatError } from './log-reader.ts'
 
 export interface OutputOptions {
@@ -135,7 +134,8 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
     for (const tail of reader.canRecognise() ? [...TAILS, null] : [null]) {
       reader.begin(tail)
       const since = tail === null ? reader.since() : null
-      const answer = await engine.stream('GET', `/containers/${container}/logs`, {
+      const path = `/containers/${container}/logs`
+      const asked = {
         query: {
           stdout: '1',
           stderr: '1',
@@ -145,13 +145,13 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
           ...(since !== null && { since }),
         },
         signal,
-      })
+      }
+      const answer = how.follow ? await engine.follow(path, asked) : await engine.read(path, asked)
       const done = new AbortController()
       const pace: Pace = { waitingSince: performance.now() }
       try {
         void how.guard(answer, pace, done.signal)
-        const chunks: AsyncIterable<unknown> = answer
-        for await (const chunk of chunks) {
+        for await (const chunk of answer.chunks) {
           if (!Buffer.isBuffer(chunk)) continue
           pace.waitingSince = null
           pauseMs = SHORTEST_PAUSE_MS
@@ -169,7 +169,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
   }
 
   /** Ends a followed log that does not end by itself although its container has, or although the engine was away meanwhile. */
-  async function watchContainer(answer: IncomingMessage, pace: Pace, done: AbortSignal): Promise<void> {
+  async function watchContainer(answer: Answer, pace: Pace, done: AbortSignal): Promise<void> {
     const exited = new AbortController()
     const wake = () => {
       exited.abort()
@@ -199,18 +199,13 @@ interface Pace {
   waitingSince: number | null
 }
 
-type Guard = (answer: IncomingMessage, pace: Pace, done: AbortSignal) => Promise<void>
+type Guard = (answer: Answer, pace: Pace, done: AbortSignal) => Promise<void>
 
 function waitedMs({ waitingSince }: Pace): number {
   return waitingSince === null ? 0 : performance.now() - waitingSince
 }
 
-async function endWhenSilent(
-  answer: IncomingMessage,
-  pace: Pace,
-  limitMs: number,
-  done: AbortSignal,
-): Promise<void> {
+async function endWhenSilent(answer: Answer, pace: Pace, limitMs: number, done: AbortSignal): Promise<void> {
   while (!done.aborted) {
     await nap(limitMs / 3, done)
     if (waitedMs(pace) > limitMs) answer.destroy()

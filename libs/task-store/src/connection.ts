@@ -3,7 +3,7 @@ import type { SqlMigrationAwareDriverAdapterFactory } from '@prisma/driver-adapt
 import { PrismaClient } from './generated/client.ts'
 
 /** How long a statement may hold up the process while another program holds the database's lock: the driver waits without giving way. */
-const BUSY_TIMEOUT_MS = 20
+const BUSY_TIMEOUT_MS = 5
 
 /**
  * WAL: readers and the writer do not wait for one another.
@@ -11,14 +11,15 @@ const BUSY_TIMEOUT_MS = 20
  * NORMAL: what is committed is with the operating system, so a crash of this process, at any moment, loses nothing; only a power loss may
  * lose the last commits, never damage older ones. FULL would cost an fsync for each commit.
  *
- * Limits: the write-ahead log goes into the database every 1,000 pages (4 MB), and a longer one is cut back to 16 MB after it.
+ * The write-ahead log is emptied by the thread of `startCheckpoints`. 32 MB are far more than it leaves there, so that a commit does it
+ * only when the thread cannot; a longer log is cut back after it.
  */
 const WRITER_PRAGMAS = [
   'PRAGMA journal_mode=WAL',
   'PRAGMA synchronous=NORMAL',
   'PRAGMA foreign_keys=ON',
-  'PRAGMA wal_autocheckpoint=1000',
-  'PRAGMA journal_size_limit=16777216',
+  'PRAGMA wal_autocheckpoint=8192',
+  'PRAGMA journal_size_limit=33554432',
 ]
 
 const READER_PRAGMAS = ['PRAGMA query_only=ON']

@@ -15,6 +15,8 @@ export function lockDatabase(file: string): Disposable {
   try {
     closeSync(openSync(lockFile, 'a', 0o600))
     lock = new Database(lockFile, { timeout: 0 })
+    // Or there would be an empty journal file too, for as long as the lock is held.
+    lock.pragma('journal_mode=MEMORY')
     lock.exec('BEGIN EXCLUSIVE')
   } catch (error) {
     lock?.close()

@@ -5,6 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Logger, TaskStore } from '@gpu-service/tasks'
 import { createAppend } from './append.ts'
+import { startCheckpoints } from './checkpoints.ts'
 import { connectionFactory, openClients, type Clients } from './connection.ts'
 import { lockDatabase } from './database-lock.ts'
 import { createEventLog } from './event-log.ts'
@@ -39,7 +40,9 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
     await migrate(connectionFactory(file), MIGRATIONS, logger)
     const clients = await openClients(file)
     try {
-      return await createStore(clients, lock)
+      const writer = createWriter(clients.writer)
+      const installation = await identify(clients, writer)
+      return createStore(installation, clients, writer, [startCheckpoints(file, logger), clients, lock])
     } catch (error) {
       await clients[Symbol.asyncDispose]()
       throw error
@@ -50,13 +53,17 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
   }
 }
 
-async function createStore(clients: Clients, lock: Disposable): Promise<TaskStore> {
-  const writer = createWriter(clients.writer)
-  const installation = await identify(clients, writer)
+/** `owned` is let go of in its order. */
+function createStore(
+  installation: string,
+  { reader }: Clients,
+  writer: Writer,
+  owned: readonly (Disposable | AsyncDisposable)[],
+): TaskStore {
   const moves = createMoves(writer)
-  const log = createEventLog(clients.reader, writer)
-  const search = createSearch(clients.reader)
-  const lookup = createLookup(clients.reader)
+  const log = createEventLog(reader, writer)
+  const search = createSearch(reader)
+  const lookup = createLookup(reader)
 
   const underWay = new Set<Promise<unknown>>()
   let closing: Promise<void> | null = null
@@ -82,8 +89,10 @@ async function createStore(clients: Clients, lock: Disposable): Promise<TaskStor
 
   async function close(): Promise<void> {
     await Promise.allSettled(underWay)
-    await clients[Symbol.asyncDispose]()
-    lock[Symbol.dispose]()
+    for (const resource of owned) {
+      if (Symbol.asyncDispose in resource) await resource[Symbol.asyncDispose]()
+      else resource[Symbol.dispose]()
+    }
   }
 
   /** Reads too give everyone else a turn first, or a caller that reads in a loop would never let go: the driver does not wait. */

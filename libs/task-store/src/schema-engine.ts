@@ -6,7 +6,7 @@ import {
   bindMigrationAwareSqlAdapterFactory,
   type SqlMigrationAwareDriverAdapterFactory,
 } from '@prisma/driver-adapter-utils'
-import type { MigrationList, SchemaEngine } from '@prisma/schema-engine-wasm/schema_engine_bg'
+import type * as Glue from '@prisma/schema-engine-wasm/schema_engine_bg'
 
 /** One folder of prisma/migrations. */
 export interface Migration {
@@ -24,12 +24,10 @@ declare const WebAssembly: {
 
 const FILTERS = { externalTables: [], externalEnums: [] }
 
-type Glue = typeof import('@prisma/schema-engine-wasm/schema_engine_bg')
-
 // Its glue is one module with state of its own, so a process can have it started once only.
-let loaded: Promise<Glue> | null = null
+let loaded: Promise<typeof Glue> | null = null
 
-async function load(): Promise<Glue> {
+async function load(): Promise<typeof Glue> {
   const glue = await import('@prisma/schema-engine-wasm/schema_engine_bg')
   const folder = dirname(
     createRequire(import.meta.url).resolve('@prisma/schema-engine-wasm/schema_engine_bg'),
@@ -45,7 +43,7 @@ async function load(): Promise<Glue> {
  * Prisma's schema engine, the part that `prisma migrate` runs, in its WebAssembly build: the native one would have to be downloaded.
  * Loaded on demand, because it takes longer to start than everything else of the store.
  */
-async function createEngine(factory: SqlMigrationAwareDriverAdapterFactory): Promise<SchemaEngine> {
+async function createEngine(factory: SqlMigrationAwareDriverAdapterFactory): Promise<Glue.SchemaEngine> {
   loaded ??= load()
   const { SchemaEngine } = await loaded
   return SchemaEngine.new(
@@ -55,7 +53,7 @@ async function createEngine(factory: SqlMigrationAwareDriverAdapterFactory): Pro
   )
 }
 
-function listOf(migrations: readonly Migration[]): MigrationList {
+function listOf(migrations: readonly Migration[]): Glue.MigrationList {
   return {
     // Used in messages only: the files are given with their content.
     baseDir: 'prisma/migrations',

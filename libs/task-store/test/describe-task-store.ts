@@ -60,15 +60,14 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
     describe('create', () => {
       it('keeps everything of a task, and its first event', async () => {
-        const task = newTask(1, {
+        const { requestHash, ...submitted } = newTask(1, {
           input: { prompt: 'hi', list: [1, null, { deep: true }] },
           labels: { team: 'red', run: '7' },
           priority: 3,
           idempotencyKey: 'key',
           affinity: 'warm',
         })
-        const result = await store.create(task)
-        const { requestHash: _hash, ...submitted } = task
+        const result = await store.create({ ...submitted, requestHash })
         const expected = {
           ...submitted,
           status: 'QUEUED',
@@ -93,7 +92,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         expect(await store.events(taskId(1), 0, 10)).toEqual([
           {
             seq: 1,
-            at: task.createdAt,
+            at: submitted.createdAt,
             attempt: 0,
             body: { type: 'status', taskStatus: 'QUEUED', reason: null },
           },
@@ -610,12 +609,12 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         expect(await store.task(taskId(1))).toMatchObject({ status: 'FAILED', attempt: 0, workerId: null })
       })
 
-      it('shows readers nothing that is not committed', async () => {
+      it('shows readers all of a call or nothing of it', async () => {
         await started()
         const seen = new Set<number>()
-        let writing = true
+        const written = new AbortController()
         const reading = (async () => {
-          while (writing) {
+          while (!written.signal.aborted) {
             const [task, events] = [await store.task(taskId(1)), await store.events(taskId(1), 0, 10_000)]
             expect(events.length).toBeGreaterThanOrEqual(task?.lastSeq ?? 0)
             seen.add((events.length - 2) % 10)
@@ -627,7 +626,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
             tasks: [{ taskId: taskId(1), attempt: 1, after, events: deltas(after, 10) }],
           })
         }
-        writing = false
+        written.abort()
         await reading
         expect([...seen]).toEqual([0])
       })

@@ -3,6 +3,7 @@ import {
   createLineReader,
   type EventParser,
   type LineReader,
+  type ProtocolFault,
   type WorkerEvent,
 } from '@gpu-service/event-parser'
 import type { ArtifactFiles } from './artifact-files.ts'
@@ -69,6 +70,8 @@ export class Attempt {
   #at = 0
   #lastSeq: number
   #lastWorkerSeq: number | null = null
+  /** Lines that could not be read and may each have held one of the worker's counted events. */
+  #unreadable = 0
   #running: boolean
   #firstText: boolean
   #finish: TaskFinish | null
@@ -113,8 +116,8 @@ export class Attempt {
       log: (line) => {
         this.#onLine({ type: 'log', stream: 'STDOUT', level: null, line })
       },
-      fault: (fault) => {
-        this.#onLine({ type: 'fault', ...fault })
+      fault: (fault, _runId, seq) => {
+        this.#onFault(fault, seq)
       },
     })
     this.#stderr = createLineReader(
@@ -337,16 +340,28 @@ export class Attempt {
     this.#changeWorker({ status: 'WORKING', readyAt: this.#at })
   }
 
+  #onFault(fault: ProtocolFault, seq: number | null): void {
+    this.#onSignOfLife()
+    if (seq !== null) this.#checkSeq(seq)
+    else if (fault.kind === 'INVALID_JSON' || fault.kind === 'TOO_DEEP' || fault.kind === 'LINE_TOO_LONG')
+      this.#unreadable++
+    this.#inOrder(() => {
+      this.#emit({ type: 'fault', ...fault })
+    })
+  }
+
+  /** A line that could not be read may have had the count that is missing. */
   #checkSeq(seq: number): void {
-    const expected = (this.#lastWorkerSeq ?? seq - 1) + 1
-    if (seq > expected) {
-      const missing = seq - expected
-      this.#emit({
-        type: 'gap',
-        detail: `The worker's own count jumps from ${expected - 1} to ${seq}: ${missing} of its events are missing.`,
-      })
-    }
-    this.#lastWorkerSeq = Math.max(seq, expected - 1)
+    const last = this.#lastWorkerSeq ?? seq - 1
+    const missing = seq - last - 1
+    const explained = Math.max(0, Math.min(missing, this.#unreadable))
+    this.#unreadable -= explained
+    this.#lastWorkerSeq = Math.max(seq, last)
+    if (missing <= explained) return
+    const detail = `The worker's own count jumps from ${last} to ${seq}: ${missing - explained} of its events are missing.`
+    this.#inOrder(() => {
+      this.#emit({ type: 'gap', detail })
+    })
   }
 
   /** Turns a worker's event into one of the task; artifacts have been taken care of before. */

@@ -1,10 +1,10 @@
 import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { CONNECTED, FINISHED, script } from './scripts.ts'
+import { noDocker, CONNECTED, FINISHED, script } from './scripts.ts'
 import { faultsOf, TestService, TASK_FIELDS, type SeenTask } from './service.ts'
 
-describe('two simulated GPUs', () => {
+describe.skipIf(noDocker)('two simulated GPUs', () => {
   let service: TestService
   beforeAll(async () => {
     service = await TestService.start({
@@ -81,7 +81,7 @@ describe('two simulated GPUs', () => {
   })
 })
 
-describe('refusals and failures to start', () => {
+describe.skipIf(noDocker)('refusals and failures to start', () => {
   let service: TestService
   beforeAll(async () => {
     service = await TestService.start({
@@ -96,7 +96,7 @@ describe('refusals and failures to start', () => {
           },
         }),
         'no-image': script(FINISHED, { docker_image: 'no-such-image:latest' }),
-        greedy: script(`${CONNECTED}; dd if=/dev/zero of=/dev/null bs=300M count=1; ${FINISHED}`, {
+        greedy: script(`${CONNECTED}; dd if=/dev/zero of=/dev/null bs=300M count=1 || exit 1; ${FINISHED}`, {
           resources: { memory: '64MiB' },
         }),
         gpu: script(FINISHED, { gpus: { count: 1 } }),
@@ -189,16 +189,13 @@ describe('refusals and failures to start', () => {
       presets: { ok: script(FINISHED) },
     })
     const id = await other.submit('ok')
-    await other.reached(id, 'STARTING')
-    const second = await other.submit('ok')
     await expect
-      .poll(async () => (await other.task(second)).explanation, { timeout: 10_000 })
+      .poll(async () => (await other.task(id)).explanation, { timeout: 10_000 })
       .toContain('No worker can be started')
+    expect(await other.task(id)).toMatchObject({ status: 'QUEUED', queuePosition: 1 })
     const ready = await fetch(new URL('/readyz', other.url))
     expect(await ready.json()).toMatchObject({ checks: { runner: { ok: false } } })
-    expect(await other.cancel(second)).toMatchObject({ status: 'CANCELLED' })
-    await other.cancel(id)
-    expect(await other.ended(id)).toMatchObject({ status: 'CANCELLED' })
+    expect(await other.cancel(id)).toMatchObject({ status: 'CANCELLED' })
   })
 })
 
@@ -264,8 +261,9 @@ describe('the history', () => {
     await service.submit('a')
     await service.submit('b')
     await watching
-    expect(seen.at(-1)).toBe('FAILED')
-    expect(new Set(seen).size).toBe(seen.length)
+    const moves = seen.filter((status, index) => status !== seen[index - 1])
+    expect(['QUEUED', 'STARTING', 'RUNNING', 'FAILED'].filter((status) => moves.includes(status))).toEqual(moves)
+    expect(moves.at(-1)).toBe('FAILED')
   })
 
   test('applies a changed presets file, and keeps the old presets while it is broken', async () => {

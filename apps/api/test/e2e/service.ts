@@ -40,10 +40,11 @@ export interface SeenTask {
   readonly startedAt: string | null
   readonly finishedAt: string | null
   readonly cancelRequestedAt: string | null
+  readonly queuePosition: number | null
 }
 
 export const TASK_FIELDS =
-  'id status attempt text exitCode error { code message } lastSeq gpuIds explanation worker { id containerId } startedAt finishedAt cancelRequestedAt'
+  'id status attempt text exitCode error { code message } lastSeq gpuIds explanation worker { id containerId } startedAt finishedAt cancelRequestedAt queuePosition'
 
 export const EVENT_FIELDS = `__typename seq at attempt
   ... on TaskStatusEvent { taskStatus reason } ... on ConnectionEvent { status } ... on WorkerEvent { status message progress }

@@ -1,0 +1,69 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { setTimeout as later } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { silentLogger } from '@gpu-service/tasks'
+import Database from 'better-sqlite3'
+import { expect, it } from 'vitest'
+import { openTaskStore } from '../src/index.ts'
+import { deltas, taskId, temporaryFolder, workerId } from './fixtures.ts'
+
+const CRASHES = 20
+const script = fileURLToPath(new URL('crash-writer.ts', import.meta.url))
+
+/** Numbers in [0, 1), the same for the same seed. */
+function randomOf(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return state / 2 ** 32
+  }
+}
+
+it(`loses nothing that was acknowledged when the process is killed, ${CRASHES} times over`, async () => {
+  const seed = Date.now() >>> 0
+  const random = randomOf(seed)
+  using folder = temporaryFolder()
+  const url = `file:${folder.path}/tasks.db`
+  const acknowledged = new Map<number, number>()
+
+  for (let crash = 0; crash < CRASHES; crash++) {
+    const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), script, url], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const exit = once(child, 'exit')
+    const lines = createInterface({ input: child.stdout })
+    const closed = once(lines, 'close')
+    const writing = once(lines, 'line')
+    lines.on('line', (line) => {
+      const [n = 0, seq = 0] = line.split(' ').map(Number)
+      acknowledged.set(n, seq)
+    })
+    await Promise.race([writing, exit])
+    await later(random() * 150)
+    child.kill('SIGKILL')
+    expect((await exit)[1], `seed ${seed}, crash ${crash}: it ended by itself`).toBe('SIGKILL')
+    await closed
+
+    const store = await openTaskStore({ url, logger: silentLogger })
+    for (const [n, seq] of acknowledged) {
+      const where = `seed ${seed}, crash ${crash}, task ${n}`
+      const task = await store.task(taskId(n))
+      const events = await store.events(taskId(n), 0, 10_000_000)
+      expect(task?.lastSeq, where).toBeGreaterThanOrEqual(seq)
+      expect(events.length, where).toBe(task?.lastSeq)
+      expect(events.slice(2), where).toEqual(deltas(2, events.length - 2))
+      if (events.length > 2) {
+        expect((await store.worker(workerId(n)))?.cursor.stdout, where).toBe(String(events.length))
+      }
+    }
+    await store[Symbol.asyncDispose]()
+  }
+
+  expect([...acknowledged.values()].every((seq) => seq > 100)).toBe(true)
+  const database = new Database(`${folder.path}/tasks.db`, { readonly: true })
+  expect(database.pragma('integrity_check', { simple: true })).toBe('ok')
+  expect(database.pragma('foreign_key_check')).toEqual([])
+  database.close()
+}, 180_000)
