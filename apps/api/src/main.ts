@@ -27,7 +27,8 @@ async function main(): Promise<void> {
   )
   process.stdout.write(welcome(service))
   const signal = await stopSignal
-  const workers = config.shutdown === 'detach' ? 'Workers go on; the next start takes them up.' : 'Workers are stopped.'
+  const workers =
+    config.shutdown === 'detach' ? 'Workers go on; the next start takes them up.' : 'Workers are stopped.'
   logger.info({ signal }, `Stopping. ${workers}`)
   await service[Symbol.asyncDispose]()
 }

@@ -32,12 +32,16 @@ export function chooseRunner({
   }
   const before = existsSync(memory) ? readFileSync(memory, 'utf8').trim() : ''
   if (before === 'docker') return { kind: 'docker', why: 'as at the first start of this installation' }
-  const found = dockerHost !== null ? 'DOCKER_HOST is set' : existsSync(dockerSocket) ? `${dockerSocket} is there` : null
+  const found =
+    dockerHost !== null ? 'DOCKER_HOST is set' : existsSync(dockerSocket) ? `${dockerSocket} is there` : null
   if (found !== null) {
     remember(memory, 'docker')
     return { kind: 'docker', why: found }
   }
-  return { kind: 'process', why: `no ${dockerSocket} and no DOCKER_HOST; workers run unconfined, as local processes` }
+  return {
+    kind: 'process',
+    why: `no ${dockerSocket} and no DOCKER_HOST; workers run unconfined, as local processes`,
+  }
 }
 
 function remember(memory: string, kind: RunnerChoice['kind']): void {

@@ -8,7 +8,13 @@ import { openGpuInventory } from '@gpu-service/gpus'
 import { openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
-import { Dispatcher, type ArtifactId, type Logger, type PresetIssue, type WorkerRunner } from '@gpu-service/tasks'
+import {
+  Dispatcher,
+  type ArtifactId,
+  type Logger,
+  type PresetIssue,
+  type WorkerRunner,
+} from '@gpu-service/tasks'
 import { v7 as uuidv7 } from 'uuid'
 import packageJson from '../package.json' with { type: 'json' }
 import type { Config } from './config.ts'
@@ -43,7 +49,11 @@ export interface RunningService extends AsyncDisposable {
  * workers of the process before, and last the server. Disposal goes the other way round: new tasks are refused, sockets closed, and the
  * workers let go of (or stopped) before the database closes.
  */
-export async function startService(config: Config, files: InstalledFiles, logger: Logger): Promise<RunningService> {
+export async function startService(
+  config: Config,
+  files: InstalledFiles,
+  logger: Logger,
+): Promise<RunningService> {
   const started: AsyncDisposable[] = []
   const own = <T extends AsyncDisposable>(resource: T): T => {
     started.push(resource)
@@ -76,9 +86,14 @@ async function start(
       : `file:${config.database.file ?? join(dataDir, 'gpu-service.db')}`
   const store = own(await openTaskStore({ url: databaseUrl, logger }))
   const presetsFile = config.presetsFile ?? files.presetsFile
-  const presets = own(await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }))
+  const presets = own(
+    await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }),
+  )
   const gpus = own(await openGpuInventory({ source: config.gpus, logger }))
-  const artifacts = await openArtifactFiles({ folder: join(dataDir, 'artifacts'), maxBytes: MAX_ARTIFACT_BYTES })
+  const artifacts = await openArtifactFiles({
+    folder: join(dataDir, 'artifacts'),
+    maxBytes: MAX_ARTIFACT_BYTES,
+  })
   const choice = chooseRunner({ setting: config.runner, dataDir, dockerHost })
   const { installation } = store
   const workersDir = config.workersDir ?? files.workersDir
@@ -157,8 +172,18 @@ async function start(
     presetIssues: presets.issues(),
     facts: [
       ['runner', `${choice.kind} (${choice.why})`],
-      ['GPUs', list.length === 0 ? 'none' : `${list.length} ${gpus.source === 'simulated' ? 'simulated' : 'real'} (${gpus.source})`],
-      ['database', config.database.kind === 'postgresql' ? 'PostgreSQL' : `SQLite, ${shown(databaseUrl.slice('file:'.length))}`],
+      [
+        'GPUs',
+        list.length === 0
+          ? 'none'
+          : `${list.length} ${gpus.source === 'simulated' ? 'simulated' : 'real'} (${gpus.source})`,
+      ],
+      [
+        'database',
+        config.database.kind === 'postgresql'
+          ? 'PostgreSQL'
+          : `SQLite, ${shown(databaseUrl.slice('file:'.length))}`,
+      ],
       ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
       ['data', shown(dataDir)],
     ],

@@ -1,15 +1,24 @@
 import type { RunningService } from './start.ts'
 
 /** What a person sees once the service answers: what it runs with, its address, and what to try first. */
-export function welcome({ url, facts, presetIssues }: Pick<RunningService, 'url' | 'facts' | 'presetIssues'>): string {
+export function welcome({
+  url,
+  facts,
+  presetIssues,
+}: Pick<RunningService, 'url' | 'facts' | 'presetIssues'>): string {
   const width = Math.max(...facts.map(([label]) => label.length))
-  const issues = presetIssues.map(({ file, line, column, message }) => `  ${file}:${line}:${column}: ${message}`)
-  const mutation = 'mutation { submitTask(input: {presetId: "test-loading/inference"}) { ... on SubmitTaskSuccess { task { id } } ... on Problem { message } } }'
+  const issues = presetIssues.map(
+    ({ file, line, column, message }) => `  ${file}:${line}:${column}: ${message}`,
+  )
+  const mutation =
+    'mutation { submitTask(input: {presetId: "test-loading/inference"}) { ... on SubmitTaskSuccess { task { id } } ... on Problem { message } } }'
   return [
     '',
     'GPU Service',
     ...facts.map(([label, text]) => `  ${label.padEnd(width)}  ${text}`),
-    ...(issues.length === 0 ? [] : ['', 'The presets file has problems; its presets are not in force:', ...issues]),
+    ...(issues.length === 0
+      ? []
+      : ['', 'The presets file has problems; its presets are not in force:', ...issues]),
     '',
     `Ready: ${url}`,
     '',

@@ -32,38 +32,42 @@ export async function bench({ image = 'busybox:test', lines = 300_000, rounds = 
   const signal = new AbortController().signal
   const best = new Map<string, Figure>()
 
-  for (let round = 0; round < rounds; round += 1) {
-    for (const log of ['while it is written', 'finished'] as const) {
-      for (const reader of ['output', 'docker logs -f']) {
-        const order = scriptOrder({ installation, image, script: `yes ${LINE} | head -n ${lines}` })
-        await runner.start(order)
-        while (log === 'finished' && (await runner.inspect(order.name)).phase === 'running') await pause(20)
-        const cpu = process.cpuUsage()
-        const startedAt = performance.now()
-        let bytes = 0
-        if (reader === 'output') {
-          for await (const item of runner.output(order.name, { after: OUTPUT_START, signal }))
-            if (item.kind === 'data') bytes += item.bytes.length
-        } else bytes = await readWithCli(order.name)
-        const seconds = (performance.now() - startedAt) / 1_000
-        const { user, system } = process.cpuUsage(cpu)
-        const read = bytes / (LINE.length + 1)
-        // `docker logs -f` ends too early now and then; we must not.
-        if (reader === 'output' && read !== lines) throw new Error(`${read} of ${lines} lines were read`)
-        await runner.remove(order.name)
-        const figure: Figure = {
-          reader,
-          log,
-          linesPerSecond: Math.round(read / seconds),
-          cpuMsPer100kLines:
-            reader === 'output' ? Math.round(((user + system) / 1_000 / lines) * 100_000) : null,
+  try {
+    for (let round = 0; round < rounds; round += 1) {
+      for (const log of ['while it is written', 'finished'] as const) {
+        for (const reader of ['output', 'docker logs -f']) {
+          const order = scriptOrder({ installation, image, script: `yes ${LINE} | head -n ${lines}` })
+          await runner.start(order)
+          while (log === 'finished' && (await runner.inspect(order.name)).phase === 'running') await pause(20)
+          const cpu = process.cpuUsage()
+          const startedAt = performance.now()
+          let bytes = 0
+          if (reader === 'output') {
+            for await (const item of runner.output(order.name, { after: OUTPUT_START, signal }))
+              if (item.kind === 'data') bytes += item.bytes.length
+          } else bytes = await readWithCli(order.name)
+          const seconds = (performance.now() - startedAt) / 1_000
+          const { user, system } = process.cpuUsage(cpu)
+          const read = bytes / (LINE.length + 1)
+          // `docker logs -f` ends too early now and then; we must not.
+          if (reader === 'output' && read !== lines) throw new Error(`${read} of ${lines} lines were read`)
+          await runner.remove(order.name)
+          const figure: Figure = {
+            reader,
+            log,
+            linesPerSecond: Math.round(read / seconds),
+            cpuMsPer100kLines:
+              reader === 'output' ? Math.round(((user + system) / 1_000 / lines) * 100_000) : null,
+          }
+          const key = `${reader} ${log}`
+          if (figure.linesPerSecond > (best.get(key)?.linesPerSecond ?? 0)) best.set(key, figure)
         }
-        const key = `${reader} ${log}`
-        if (figure.linesPerSecond > (best.get(key)?.linesPerSecond ?? 0)) best.set(key, figure)
       }
     }
+  } finally {
+    for (const { name } of await runner.list()) await runner.remove(name)
+    await rm(root, { recursive: true, force: true })
   }
-  await rm(root, { recursive: true, force: true })
   return [...best.values()]
 }
 

@@ -23,7 +23,7 @@ const MIB = 1024 * 1024
  * `logs` loses lines without an error when the log rotates, and a size set for the whole engine would rotate it: so the log has an explicit
  * size that no worker reaches. "No limit" cannot be said explicitly.
  */
-export const LOG = { driver: 'local', maxSize: '1024g' } as const
+export const LOG = { driver: 'json-file', maxSize: '1024g' } as const
 
 /** The body of the request that creates a worker's container: confined by default, loosened only where the preset says so. */
 export function containerBody(
@@ -88,7 +88,7 @@ export function containerBody(
         '/tmp': `rw,noexec,nosuid,nodev,size=${limits.tmpMb}m,mode=1777`,
         [INSIDE.home]: `rw,exec,nosuid,nodev,size=${limits.tmpMb}m,mode=1777`,
       },
-      LogConfig: { Type: LOG.driver, Config: { 'max-size': LOG.maxSize, 'max-file': '1', compress: 'false' } },
+      LogConfig: { Type: LOG.driver, Config: { 'max-size': LOG.maxSize, 'max-file': '1' } },
       Mounts: [
         bind(modelsDir, INSIDE.models, true),
         bind(folder.cache, INSIDE.cache, false),

@@ -19,7 +19,7 @@ import {
 import { containerBody, INSIDE, LABELS, LOG } from './container.ts'
 import { type ContainerInfo, stateOf } from './container-info.ts'
 import { connectDocker, createEngine, EngineError, runnerError } from './engine.ts'
-import { commandNotFound, environmentTooLarge, failureOf, imageNotFound } from './failures.ts'
+import { commandNotFound, environmentTooLarge, failureOf } from './failures.ts'
 import { createFolders } from './folders.ts'
 import { createImages } from './images.ts'
 import { readOutput } from './output.ts'
@@ -60,7 +60,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
   /** Creates the container, or finds that there is one of the name. */
   async function create(order: WorkerOrder, body: object): Promise<'created' | 'exists' | StartFailure> {
-    for (let pulled = false; ; pulled = true) {
+    for (let again = false; ; again = true) {
       try {
         await engine.call('POST', '/containers/create', {
           query: { name: order.name },
@@ -72,9 +72,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
         if (!(error instanceof EngineError)) throw error
         // Looked up also for other refusals: a worker may outlive its image.
         if (error.status === 409 || (!error.away && (await engine.inspect(order.name)))) return 'exists'
-        if (error.status !== 404 || (await images.has(order.spec.image))) throw error
-        if (pulled || order.spec.pull === 'never') return imageNotFound(order.spec.image)
-        const failure = await images.pull(order.spec.image)
+        if (error.status !== 404 || again) throw error
+        const failure = await images.ensure(order.spec.image, order.spec.pull)
         if (failure) return failure
       }
     }
@@ -240,7 +239,15 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
     async remove(name) {
       await told(removeContainer(name))
-      await folders.remove(name)
+      try {
+        await folders.remove(name)
+      } catch (error) {
+        if (!isDenied(error)) throw error
+        logger.warn(
+          { worker: name, error },
+          "files of the workers' user could not be removed; remove them as root",
+        )
+      }
     },
 
     outputFolder: (name, runId) => ({ host: folders.run(name, runId), worker: `${INSIDE.runs}/${runId}` }),
@@ -250,6 +257,11 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       return Promise.resolve()
     },
   }
+}
+
+/** A service that is not root cannot empty the folders that a worker has made. */
+function isDenied(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EACCES' || error.code === 'EPERM')
 }
 
 /** Turns the engine's errors into those of the port. */

@@ -3,8 +3,8 @@ import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import Dockerode from 'dockerode'
 import { RunnerError } from '@gpu-service/tasks'
-import { askBare, bareAddress, gathered } from './flood.ts'
 import { type ContainerInfo, isRecord, parseContainer, parseNames } from './container-info.ts'
+import { askBare, bareAddress, gathered } from './live-log.ts'
 
 /** The engine has refused a call, or it has not answered. */
 export class EngineError extends Error {
@@ -68,6 +68,9 @@ export interface Engine extends Disposable {
   /** Aborted when the engine is let go of. */
   readonly closed: AbortSignal
 }
+
+/** What a timer can wait at most; more would be over at once. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 const ACCEPTED = { 200: true, 201: true, 204: true, 304: true }
 

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Logger, StartFailure } from '@gpu-service/tasks'
 import { isRecord } from './container-info.ts'
 import { type Engine, EngineError } from './engine.ts'
+import { imageNotFound } from './failures.ts'
 
 const PULL_MS = 2 * 60 * 60 * 1_000
 /** How long a pull may say nothing. */
@@ -9,32 +10,26 @@ const SILENCE_MS = 5 * 60 * 1_000
 const MAX_LINE_LENGTH = 64 * 1024
 
 export interface Images {
-  has(image: string): Promise<boolean>
-  /** Pulls an image; callers that want the same one share one pull. `null`: it is there now. */
-  pull(image: string): Promise<StartFailure | null>
+  /** Why an image is not there; `null`: it is. With `missing` it is pulled first; callers that want the same one share one pull. */
+  ensure(image: string, pull: 'never' | 'missing'): Promise<StartFailure | null>
 }
 
 export function createImages(engine: Engine, logger: Logger): Images {
   const pulls = new Map<string, Promise<StartFailure | null>>()
 
-  const images: Images = {
-    async has(image) {
-      try {
-        await engine.call('GET', `/images/${image}/json`)
-        return true
-      } catch (error) {
-        if (error instanceof EngineError && error.status === 404) return false
-        throw error
-      }
-    },
-    pull(image) {
-      const pull = pulls.get(image) ?? pullOnce(image).finally(() => pulls.delete(image))
-      pulls.set(image, pull)
-      return pull
-    },
+  async function has(image: string): Promise<boolean> {
+    try {
+      await engine.call('GET', `/images/${image}/json`)
+      return true
+    } catch (error) {
+      if (error instanceof EngineError && error.status === 404) return false
+      throw error
+    }
   }
 
   async function pullOnce(image: string): Promise<StartFailure | null> {
+    // Another pull may have ended since it was missed.
+    if (await has(image)) return null
     logger.info({ image }, 'pulling an image')
     let problem: string | null
     try {
@@ -48,8 +43,9 @@ export function createImages(engine: Engine, logger: Logger): Images {
       if (!(error instanceof EngineError) || error.away) throw error
       problem = error.message
     }
-    // Whatever was said of it: what counts is that it is there.
-    if (problem === null && (await images.has(image))) {
+    // Asked in any case: it is what counts, and an engine that went away meanwhile is no failed pull.
+    const isThere = await has(image)
+    if (problem === null && isThere) {
       logger.info({ image }, 'pulled an image')
       return null
     }
@@ -61,7 +57,14 @@ export function createImages(engine: Engine, logger: Logger): Images {
     }
   }
 
-  return images
+  return {
+    async ensure(image, pull) {
+      if (pull === 'never') return (await has(image)) ? null : imageNotFound(image)
+      const pulling = pulls.get(image) ?? pullOnce(image).finally(() => pulls.delete(image))
+      pulls.set(image, pulling)
+      return pulling
+    },
+  }
 }
 
 /** A pull without a tag would fetch every tag there is. */

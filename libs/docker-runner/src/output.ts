@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger, OutputCursor, WorkerName, WorkerOutput } from '@gpu-service/tasks'
 import { type ContainerInfo, exitOf } from './container-info.ts'
-import { type Answer, type Engine, EngineError } from './engine.ts'
+import { type Answer, type Engine, EngineError, LONGEST_TIMER_MS } from './engine.ts'
 import { createLogReader, LogFormatError } from './log-reader.ts'
 
 export interface OutputOptions {
@@ -25,8 +25,6 @@ const STALL_MS = 60_000
 const MAX_REFUSED_READS = 5
 /** How much of a log's end is tried first, in entries: a read with `since` scans the log from its start. */
 const TAILS = [1_000, 20_000]
-/** The longest delay of a timer. */
-const NO_DEADLINE_MS = 2 ** 31 - 1
 
 /**
  * What a container says, over the engine's `logs` and not over `attach`: attach is faster, but a reader that stalls there blocks the
@@ -177,7 +175,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
     done.addEventListener('abort', wake)
     // Only a hint that comes early: this call may fail, or never settle.
     engine
-      .call('POST', `/containers/${container}/wait`, { timeoutMs: NO_DEADLINE_MS, signal: done })
+      .call('POST', `/containers/${container}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
       .then(wake, () => undefined)
     let wasAway = false
     for (let isNews = true; ; isNews = !exited.signal.aborted) {

@@ -9,6 +9,7 @@ import {
   type WorkerInput,
   type WorkerName,
 } from '@gpu-service/tasks'
+import { LONGEST_TIMER_MS } from './engine.ts'
 
 /**
  * Hands a one-off worker its `run` command and ends its stdin, in the background: a worker may read it late or never, and it finds its
@@ -19,10 +20,16 @@ export function handOver(
   line: string,
   { name, timeoutMs, logger }: { name: WorkerName; timeoutMs: number; logger: Logger },
 ): void {
-  const timer = setTimeout(() => {
-    logger.warn({ worker: name }, 'the worker has not read its stdin; the rest of its run command is dropped')
-    connection.destroy()
-  }, timeoutMs)
+  const timer = setTimeout(
+    () => {
+      logger.warn(
+        { worker: name },
+        'the worker has not read its stdin; the rest of its run command is dropped',
+      )
+      connection.destroy()
+    },
+    Math.min(timeoutMs, LONGEST_TIMER_MS),
+  )
   timer.unref()
   connection.on('error', (error) => {
     logger.debug({ worker: name, error }, "the worker's stdin was closed before its run command was read")

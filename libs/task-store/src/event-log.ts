@@ -74,26 +74,37 @@ export function createEventLog(
     },
 
     async compact(id) {
-      for (let after = 0; ;) {
-        const page = await reader.$queryRaw<readonly Extent[]>(Prisma.sql`
-          SELECT "fromSeq", "toSeq", "size" FROM "EventChunk"
-          WHERE "taskId" = ${id} AND "toSeq" > ${after} ORDER BY "toSeq" LIMIT ${PAGE}`)
-        const runs = runsOf(page)
-        // The last one may go on after the page.
-        if (page.length === PAGE) runs.pop()
-        for (const run of runs) {
-          if (run.chunks > 1) await joinChunks(reader, writer, id, run)
-          after = run.toSeq
-        }
-        if (page.length < PAGE) return
-        await nextTurn()
-      }
+      // Many small chunks become large ones in two rounds; the last one finds nothing to do.
+      while (await joinNeighbours(reader, writer, id)) await nextTurn()
     },
   }
 }
 
-/** One chunk more than the most that become one, so that a page of them never ends within a run that could go on. */
-const PAGE = MAX_EVENTS + 1
+/** The most chunks that are joined at once, so that it takes a few milliseconds. */
+const MAX_JOINED = 250
+/** One more, so that a page of chunks never ends within a run that could go on. */
+const PAGE = MAX_JOINED + 1
+
+/** Joins what is small, from one end of the log to the other. Tells whether there was any. */
+async function joinNeighbours(reader: PrismaClient, writer: Writer, id: TaskId): Promise<boolean> {
+  let joined = false
+  for (let after = 0; ;) {
+    const page = await reader.$queryRaw<readonly Extent[]>(Prisma.sql`
+      SELECT "fromSeq", "toSeq", "size" FROM "EventChunk"
+      WHERE "taskId" = ${id} AND "toSeq" > ${after} ORDER BY "toSeq" LIMIT ${PAGE}`)
+    const runs = runsOf(page)
+    if (page.length === PAGE) runs.pop()
+    for (const run of runs) {
+      if (run.chunks > 1) {
+        await joinChunks(reader, writer, id, run)
+        joined = true
+      }
+      after = run.toSeq
+    }
+    if (page.length < PAGE) return joined
+    await nextTurn()
+  }
+}
 
 type Extent = Pick<EventChunk, 'fromSeq' | 'toSeq' | 'size'>
 
@@ -110,7 +121,12 @@ function runsOf(extents: readonly Extent[]): Run[] {
   const runs: Run[] = []
   for (const { fromSeq, toSeq, size } of extents) {
     const run = runs.at(-1)
-    if (run !== undefined && toSeq - run.fromSeq < MAX_EVENTS && run.size + size <= MAX_SIZE) {
+    if (
+      run !== undefined &&
+      run.chunks < MAX_JOINED &&
+      toSeq - run.fromSeq < MAX_EVENTS &&
+      run.size + size <= MAX_SIZE
+    ) {
       runs[runs.length - 1] = { ...run, toSeq, size: run.size + size, chunks: run.chunks + 1 }
     } else {
       runs.push({ fromSeq, toSeq, size, chunks: 1 })

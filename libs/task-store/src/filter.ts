@@ -5,13 +5,19 @@ import { StoreError } from './store-error.ts'
 const MAX_WORDS = 32
 const MAX_WORD_LENGTH = 1_000
 
+/** A place in the order of tasks, which is by their creation. */
+export interface Position {
+  readonly createdAt: number
+  readonly id: string
+}
+
 /**
- * A filter as SQL, in two halves: the candidates, which an index gives in the order of their ids, and the conditions on them that no index
- * serves. `null` where nothing can match.
+ * A filter as SQL, in two halves: the candidates, which an index gives in the order of their creation, and the conditions on them that no
+ * index serves.
  */
 export interface FilterSql {
-  /** The ids of at most `limit` candidates below `before`: the greatest ones, in no order. */
-  candidates(before: string | null, limit: number): Prisma.Sql
+  /** The columns id and createdAt of at most `limit` candidates before the position: the newest ones, in no order. */
+  candidates(before: Position | null, limit: number): Prisma.Sql
   /** On the tables t (Task) and, where `text` is asked for, o (Output of the last attempt). Empty: every candidate matches. */
   readonly conditions: readonly Prisma.Sql[]
   /** All of the filter as conditions. */
@@ -20,53 +26,70 @@ export interface FilterSql {
   readonly joins: Prisma.Sql
 }
 
+/** `null` where nothing can match. */
 export function filterSql(filter: TaskFilter): FilterSql | null {
-  const { status, presetId, label } = filter
+  const { status, presetId, label, createdAfter, createdBefore } = filter
   if (status?.length === 0) return null
   const statuses = status === undefined ? [] : [Prisma.sql`t."status" IN (${Prisma.join([...status])})`]
   const presets = presetId === undefined ? [] : [Prisma.sql`t."presetId" = ${presetId}`]
-  const scanned: Prisma.Sql[] = []
-  if (filter.createdAfter !== undefined) scanned.push(Prisma.sql`t."createdAt" > ${filter.createdAfter}`)
-  if (filter.createdBefore !== undefined) scanned.push(Prisma.sql`t."createdAt" < ${filter.createdBefore}`)
-  const words = wordsOf(filter.text ?? '')
-  for (const word of words) scanned.push(contains(word))
+  const words = wordsOf(filter.text ?? '').map(contains)
+  const times: Prisma.Sql[] = []
+  if (createdAfter !== undefined) times.push(Prisma.sql`t."createdAt" > ${createdAfter}`)
+  if (createdBefore !== undefined) times.push(Prisma.sql`t."createdAt" < ${createdBefore}`)
   const joins =
     words.length === 0
       ? Prisma.empty
       : Prisma.sql`LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"`
 
+  /** The part of an index's order that is asked for, as one bound at each end: of several an index would take only one. */
+  function stretch(before: Position | null, createdAt: string, id: string): readonly Prisma.Sql[] {
+    const bounds: Prisma.Sql[] = []
+    if (createdAfter !== undefined) bounds.push(Prisma.sql`${Prisma.raw(createdAt)} > ${createdAfter}`)
+    const end =
+      createdBefore === undefined || (before !== null && before.createdAt < createdBefore)
+        ? before
+        : { createdAt: createdBefore, id: '' }
+    if (end !== null)
+      bounds.push(Prisma.sql`(${Prisma.raw(`${createdAt}, ${id}`)}) < (${end.createdAt}, ${end.id})`)
+    return bounds
+  }
+
   if (label !== undefined) {
     const { key, value } = label
-    const conditions = [...statuses, ...presets, ...scanned]
     return {
-      conditions,
+      conditions: [...statuses, ...presets, ...words],
       all: [
-        ...conditions,
+        ...[...statuses, ...presets, ...words, ...times],
         Prisma.sql`EXISTS (SELECT 1 FROM "TaskLabel" AS l WHERE l."taskId" = t."id" AND l."key" = ${key} AND l."value" = ${value})`,
       ],
       joins,
-      candidates: (before, limit) => Prisma.sql`
-        SELECT l."taskId" AS "id" FROM "TaskLabel" AS l
-        WHERE l."key" = ${key} AND l."value" = ${value} ${before === null ? Prisma.empty : Prisma.sql`AND l."taskId" < ${before}`}
-        ORDER BY l."taskId" DESC LIMIT ${limit}`,
+      candidates(before, limit) {
+        const where = [
+          Prisma.sql`l."key" = ${key} AND l."value" = ${value}`,
+          ...stretch(before, 'l."createdAt"', 'l."taskId"'),
+        ]
+        return Prisma.sql`
+          SELECT l."taskId" AS "id", l."createdAt" FROM "TaskLabel" AS l WHERE ${Prisma.join(where, ' AND ')}
+          ORDER BY l."createdAt" DESC, l."taskId" DESC LIMIT ${limit}`
+      },
     }
   }
 
   return {
-    conditions: scanned,
-    all: [...statuses, ...presets, ...scanned],
+    conditions: words,
+    all: [...statuses, ...presets, ...words, ...times],
     joins,
     candidates(before, limit) {
-      const below = before === null ? [] : [Prisma.sql`t."id" < ${before}`]
+      const bounds = stretch(before, 't."createdAt"', 't."id"')
       const newest = (conditions: readonly Prisma.Sql[]) => Prisma.sql`
-        SELECT t."id" FROM "Task" AS t
+        SELECT t."id", t."createdAt" FROM "Task" AS t
         ${conditions.length === 0 ? Prisma.empty : Prisma.sql`WHERE ${Prisma.join([...conditions], ' AND ')}`}
-        ORDER BY t."id" DESC LIMIT ${limit}`
-      if (status === undefined) return newest([...presets, ...below])
-      // One walk down the index for each status: for all at once there is none in the order of ids.
+        ORDER BY t."createdAt" DESC, t."id" DESC LIMIT ${limit}`
+      if (status === undefined) return newest([...presets, ...bounds])
+      // One walk down the index for each status: for all at once there is none in this order.
       const walks = [...new Set(status)].map(
         (one, index) =>
-          Prisma.sql`SELECT * FROM (${newest([Prisma.sql`t."status" = ${one}`, ...presets, ...below])}) AS ${Prisma.raw(`s${index}`)}`,
+          Prisma.sql`SELECT * FROM (${newest([Prisma.sql`t."status" = ${one}`, ...presets, ...bounds])}) AS ${Prisma.raw(`s${index}`)}`,
       )
       return Prisma.join(walks, ' UNION ALL ')
     },

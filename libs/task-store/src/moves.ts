@@ -62,9 +62,11 @@ async function create(execute: Execute, client: PrismaClient, task: NewTask): Pr
       ? { status: 'created', task: toTask(earlier), duplicate: true }
       : { status: 'conflict', task: toTask(earlier) }
   }
-  const labelRows = Object.entries(labels).map(([key, value]) => [id, plain(key), plain(value)])
+  const labelRows = Object.entries(labels).map(([key, value]) => [id, plain(key), plain(value), createdAt])
   if (labelRows.length > 0) {
-    await execute(Prisma.sql`INSERT INTO "TaskLabel" ("taskId", "key", "value") VALUES ${tuples(labelRows)}`)
+    await execute(
+      Prisma.sql`INSERT INTO "TaskLabel" ("taskId", "key", "value", "createdAt") VALUES ${tuples(labelRows)}`,
+    )
   }
   await insertEvent(execute, id, 1, createdAt, 0, { type: 'status', taskStatus: 'QUEUED', reason: null })
   return { status: 'created', task: await known(client, id), duplicate: false }

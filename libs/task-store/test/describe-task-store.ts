@@ -756,6 +756,34 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         })
       })
 
+      it('orders by the time of creation, and by id where it is the same', async () => {
+        const times = [5, 3, 3, 3, 9, 1]
+        for (const [n, at] of times.entries()) {
+          await store.create(newTask(n, { createdAt: START + at, labels: { all: 'yes' } }))
+        }
+        const expected = [4, 0, 3, 2, 1, 5].map(taskId)
+        for (const filter of [{}, { label: { key: 'all', value: 'yes' } }, { status: ['QUEUED' as const] }]) {
+          const ids = []
+          for (let after = null as (typeof expected)[number] | null; ;) {
+            const { tasks, hasNextPage } = await store.tasks({ filter, first: 1, after })
+            ids.push(...tasks.map(({ id }) => id))
+            after = ids.at(-1) ?? null
+            if (!hasNextPage) break
+          }
+          expect(ids).toEqual(expected)
+        }
+        const { tasks } = await store.tasks({
+          filter: { createdBefore: START + 9, createdAfter: START + 1 },
+          first: 2,
+          after: taskId(0),
+        })
+        expect(tasks.map(({ id }) => id)).toEqual([taskId(3), taskId(2)])
+        expect(await store.tasks({ filter: {}, first: 2, after: taskId(99) })).toEqual({
+          tasks: [],
+          hasNextPage: false,
+        })
+      })
+
       it('filters by status, preset, label and time, in every combination', async () => {
         for (let n = 1; n <= 40; n++) {
           await store.create(

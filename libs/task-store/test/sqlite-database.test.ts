@@ -265,6 +265,27 @@ describe('the SQLite database of a task store', () => {
     })
   })
 
+  it('holds a compacted log in few chunks', async () => {
+    const store = await open()
+    await store.create(newTask(1))
+    await store.claim(claimOf(1))
+    for (let after = 2; after < 2_500; after++) {
+      await store.append({
+        workerId: workerId(1),
+        tasks: [{ taskId: taskId(1), attempt: 1, after, events: deltas(after, 1) }],
+      })
+    }
+    const before = await store.events(taskId(1), 0, 10_000)
+    const database = new Database(file, { readonly: true })
+    const chunks = database.prepare('SELECT COUNT(*) FROM "EventChunk"').pluck()
+    expect(chunks.get()).toBe(2_500)
+    await store.compact(taskId(1))
+    expect(chunks.get()).toBe(3)
+    database.close()
+    expect(await store.events(taskId(1), 0, 10_000)).toEqual(before)
+    await store[Symbol.asyncDispose]()
+  })
+
   it('keeps its write-ahead log short under a stream of writes that never pauses', async () => {
     const store = await open()
     await store.create(newTask(1))

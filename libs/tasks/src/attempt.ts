@@ -50,7 +50,9 @@ const LAST_RETRY_MS = 5_000
 /** The worker's output ended, or could not begin; `detached`: the service let go of the worker, which goes on. */
 type End = AttemptEnd['end'] | { readonly kind: 'detached' }
 
-type Changes = NonNullable<TaskAppend['changes']>
+type Changes = {
+  -readonly [K in keyof NonNullable<TaskAppend['changes']>]: NonNullable<TaskAppend['changes']>[K]
+}
 
 /**
  * One execution of a task by a one-off worker, from the start of the worker (or its adoption after a restart of the service) to the
@@ -517,8 +519,9 @@ export class Attempt {
     const { status, error, exitCode } = outcome
     const settle = { status, at, error, exitCode, output: this.#output.build() }
     const append = this.#takePending()
-    // The table has no move from STARTING over RUNNING to the end in one step, so the first sign of life goes with the columns only.
-    const { status: _running, ...changes } = append.changes ?? {}
+    // Where the first sign of life comes with the end, the status moves from STARTING to the end in one step.
+    const changes = { ...append.changes }
+    delete changes.status
     await this.#commit({ ...append, changes, settle })
   }
 
@@ -562,11 +565,11 @@ export class Attempt {
 
   async #stopAfter(reason: StopReason): Promise<void> {
     const { store } = this.#context
-    let recorded: StopReason | null = null
-    await this.#insist('record the stop of', this.#ended.signal, async () => {
-      recorded = (await store.recordStop(this.#task.id, this.#task.attempt, reason)).stopReason
-    })
-    if (recorded !== null) this.stopFor(recorded)
+    const recorded = await this.#insist('record the stop of', this.#ended.signal, () =>
+      store.recordStop(this.#task.id, this.#task.attempt, reason),
+    )
+    const stopReason = recorded?.value.stopReason ?? null
+    if (stopReason !== null) this.stopFor(stopReason)
   }
 
   /** Before the worker has begun there is nothing to stop; it is stopped then. */

@@ -86,7 +86,8 @@ export class Feeds {
   async *#read(task: Task, from: number, stop: AbortSignal): AsyncGenerator<EventBatch, undefined> {
     if (isFinal(task.status) && from === task.lastSeq) return
     const { id } = task
-    const { nudge, release } = this.#nudges.hold(id)
+    const held = this.#nudges.hold(id)
+    const { nudge } = held
     try {
       let after = from
       while (!stop.aborted) {
@@ -103,7 +104,7 @@ export class Feeds {
         if (last.body.type === 'status' && isFinal(last.body.taskStatus)) return
       }
     } finally {
-      release()
+      held.release()
     }
   }
 

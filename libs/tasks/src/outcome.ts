@@ -46,7 +46,7 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
     exitCode,
   })
 
-  if (stopReason !== null) return stopped(attempt, exitCode)
+  if (stopReason !== null) return stopped(stopReason, attempt, exitCode)
   if (end.kind === 'start-failed')
     return failed(end.failure.code, `${end.failure.message} ${end.failure.hint}`)
   if (finish === null) {
@@ -94,14 +94,14 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
   }
 }
 
-function stopped(attempt: AttemptEnd, exitCode: number | null): Outcome {
-  switch (attempt.stopReason) {
+function stopped(reason: StopReason, attempt: AttemptEnd, exitCode: number | null): Outcome {
+  switch (reason) {
+    case 'cancel':
+      return { status: 'CANCELLED', reason: cancelText(attempt), error: null, exitCode }
     case 'timeout': {
       const message = `The task was stopped because it ran longer than its timeout of ${attempt.timeoutMs} ms.`
       return { status: 'TIMED_OUT', reason: message, error: { code: 'RUN_TIMEOUT', message }, exitCode }
     }
-    default:
-      return { status: 'CANCELLED', reason: cancelText(attempt), error: null, exitCode }
   }
 }
 

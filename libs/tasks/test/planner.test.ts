@@ -70,8 +70,8 @@ describe('the plan', () => {
     )
     expect(actions).toEqual([])
     expect([...waiting]).toEqual([
-      ['a' as TaskId, 'It needs 2 GPUs; 1 of the 2 that it may use is free.'],
-      ['b' as TaskId, 'It needs 1 GPU; those that are free are held for a task before it.'],
+      ['a', 'It needs 2 GPUs; 1 of the 2 that it may use is free.'],
+      ['b', 'It needs 1 GPU; those that are free are held for a task before it.'],
     ])
   })
 

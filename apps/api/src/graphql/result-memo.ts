@@ -1,5 +1,6 @@
-const MAX_CHARACTERS = 16 * 1024 * 1024
-const MAX_VALUES = 1_024
+// Subscribers that share come within the same few milliseconds; what is kept for longer only keeps events from being collected.
+const MAX_CHARACTERS = 1024 * 1024
+const MAX_VALUES = 256
 const MAX_TEXTS_PER_VALUE = 32
 
 /** Remembers what was made of a value, for those who come with the same value a moment later. */

@@ -94,7 +94,7 @@ function checkJson(root: JsonValue, at: string, issue: Report): void {
         for (const [key, inner] of Object.entries(value)) {
           if (!isStorable(key))
             issue(path, 'has a key with a character that cannot be stored (NUL or half a surrogate pair)')
-          next.push([`${path}/${key}`, inner as JsonValue])
+          next.push([`${path}/${key}`, inner])
         }
       }
     }

@@ -262,7 +262,9 @@ describe('the history', () => {
     await service.submit('b')
     await watching
     const moves = seen.filter((status, index) => status !== seen[index - 1])
-    expect(['QUEUED', 'STARTING', 'RUNNING', 'FAILED'].filter((status) => moves.includes(status))).toEqual(moves)
+    expect(['QUEUED', 'STARTING', 'RUNNING', 'FAILED'].filter((status) => moves.includes(status))).toEqual(
+      moves,
+    )
     expect(moves.at(-1)).toBe('FAILED')
   })
 

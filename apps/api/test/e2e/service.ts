@@ -89,7 +89,7 @@ export class TestService implements AsyncDisposable {
   /** Starts the process and waits for its ready line. */
   async up(): Promise<void> {
     const { runner, env } = this.#options
-    const child = spawn(process.execPath, ['--enable-source-maps', join(root, 'apps/api/dist/main.js')], {
+    const child = spawn(process.execPath, [...(process.env['X_ARGS']?.split(' ') ?? []), '--enable-source-maps', join(root, 'apps/api/dist/main.js')], {
       env: {
         PATH: process.env['PATH'],
         HOME: process.env['HOME'],

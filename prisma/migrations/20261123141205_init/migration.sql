@@ -40,6 +40,7 @@ CREATE TABLE "TaskLabel" (
     "taskId" TEXT NOT NULL,
     "key" TEXT NOT NULL,
     "value" TEXT NOT NULL,
+    "createdAt" BIGINT NOT NULL,
 
     PRIMARY KEY ("taskId", "key"),
     CONSTRAINT "TaskLabel_taskId_fkey" FOREIGN KEY ("taskId") REFERENCES "Task" ("id") ON DELETE CASCADE ON UPDATE CASCADE
@@ -129,19 +130,22 @@ CREATE TABLE "WorkerLogChunk" (
 );
 
 -- CreateIndex
-CREATE INDEX "Task_status_id_idx" ON "Task"("status", "id");
+CREATE INDEX "Task_createdAt_id_idx" ON "Task"("createdAt", "id");
 
 -- CreateIndex
-CREATE INDEX "Task_presetId_id_idx" ON "Task"("presetId", "id");
+CREATE INDEX "Task_status_createdAt_id_idx" ON "Task"("status", "createdAt", "id");
 
 -- CreateIndex
-CREATE INDEX "Task_presetId_status_id_idx" ON "Task"("presetId", "status", "id");
+CREATE INDEX "Task_presetId_createdAt_id_idx" ON "Task"("presetId", "createdAt", "id");
+
+-- CreateIndex
+CREATE INDEX "Task_presetId_status_createdAt_id_idx" ON "Task"("presetId", "status", "createdAt", "id");
 
 -- CreateIndex
 CREATE UNIQUE INDEX "Task_owner_idempotencyKey_key" ON "Task"("owner", "idempotencyKey");
 
 -- CreateIndex
-CREATE INDEX "TaskLabel_key_value_taskId_idx" ON "TaskLabel"("key", "value", "taskId");
+CREATE INDEX "TaskLabel_key_value_createdAt_taskId_idx" ON "TaskLabel"("key", "value", "createdAt", "taskId");
 
 -- CreateIndex
 CREATE INDEX "Artifact_taskId_attempt_idx" ON "Artifact"("taskId", "attempt");
