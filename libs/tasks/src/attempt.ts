@@ -14,7 +14,15 @@ import { runIdOf, type ArtifactId } from './ids.ts'
 import type { Logger } from './logger.ts'
 import { outcomeOf, type AttemptEnd, type Outcome } from './outcome.ts'
 import { createOutputBuilder } from './output.ts'
-import { RunnerError, type AssignedGpu, type OutputCursor, type WorkerRunner } from './runner.ts'
+import {
+  RunnerError,
+  type AssignedGpu,
+  type OutputCursor,
+  type StartFailure,
+  type StartResult,
+  type WorkerOrder,
+  type WorkerRunner,
+} from './runner.ts'
 import { StaleWriteError, type TaskAppend, type TaskStore } from './store.ts'
 import type { StopReason, Task, TaskFinish } from './task.ts'
 import type { Worker } from './worker.ts'
@@ -40,6 +48,8 @@ export interface AttemptContext {
 
 /** Output that has been read but not stored is held up to this many events; then reading waits for the store. */
 const MAX_PENDING_EVENTS = 20_000
+/** A commit of so many events says that the worker prints faster than one commit per stretch of output can keep up with. */
+const FLOOD_EVENTS = 256
 const MAX_STDERR_CHARACTERS = 16 * 1024 * 1024
 const MAX_STDERR_LINE_BYTES = 16 * 1024
 const LAST_WORDS_LINES = 10
@@ -94,6 +104,9 @@ export class Attempt {
   /** Aborted with the error where the store refuses what this attempt writes: somebody else holds its task. */
   readonly #broken = new AbortController()
   #stopReason: StopReason | null
+  readonly #stopAsked = new AbortController()
+  /** The engine went away while it was asked to start the worker. */
+  #mayHaveStarted = false
   /** The worker is there, so that it can be stopped. */
   #begun = false
   #hungAfterFinish = false
@@ -183,6 +196,7 @@ export class Attempt {
   stopFor(reason: StopReason): void {
     if (this.#stopReason !== null) return
     this.#stopReason = reason
+    this.#stopAsked.abort()
     this.#stopWorker()
   }
 
@@ -210,7 +224,7 @@ export class Attempt {
   }
 
   async #start(): Promise<End | null> {
-    const { runner, store, clock, detach, reachable } = this.#context
+    const { store, clock, detach, reachable } = this.#context
     const { id, attempt, spec, input } = this.#task
     const order = {
       name: this.#worker.name,
@@ -220,7 +234,7 @@ export class Attempt {
       run: { runId: runIdOf(id, attempt), attempt, input },
     }
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
-      const result = await runner.start(order)
+      const result = await this.#tryStart(order)
       if (result.status === 'started') {
         reachable(true, '')
         this.#changeWorker({ containerId: result.containerId })
@@ -231,9 +245,30 @@ export class Attempt {
       }
       if (result.code !== 'ENGINE_UNAVAILABLE') return { kind: 'start-failed', failure: result }
       reachable(false, result.message)
-      if (this.#stopReason !== null) return { kind: 'start-failed', failure: result }
-      await delay(clock, waitMs, detach)
+      if (this.#stopReason !== null) return this.#giveUpStart(result)
+      await delay(clock, waitMs, AbortSignal.any([detach, this.#stopAsked.signal]))
       if (detach.aborted) return { kind: 'detached' }
+    }
+  }
+
+  /** The task is to be stopped before its worker was seen to start; `null`: it has started all the same, and must be stopped itself. */
+  async #giveUpStart(failure: StartFailure): Promise<End | null> {
+    if (!this.#mayHaveStarted) return { kind: 'start-failed', failure }
+    const { runner, detach } = this.#context
+    const found = await this.#insist('look at', detach, () => runner.inspect(this.#worker.name))
+    if (found === null) return { kind: 'detached' }
+    const { phase } = found.value
+    return phase === 'running' || phase === 'exited' ? null : { kind: 'start-failed', failure }
+  }
+
+  /** An engine that went away in the middle may have started the worker; trying again under the same name finds it. */
+  async #tryStart(order: WorkerOrder): Promise<StartResult> {
+    try {
+      return await this.#context.runner.start(order)
+    } catch (error) {
+      if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE') throw error
+      this.#mayHaveStarted = true
+      return { status: 'failed', code: error.code, message: error.message, hint: '' }
     }
   }
 
@@ -473,7 +508,12 @@ export class Attempt {
   }
 
   async #storePending(): Promise<void> {
-    while (this.#pending.length > 0 && !this.#inStretch) await this.#commit(this.#takePending())
+    while (this.#pending.length > 0 && !this.#inStretch) {
+      const append = this.#takePending()
+      await this.#commit(append)
+      // Under a flood each stretch of output would be a commit of its own: reading gets a turn, so that the next one holds more.
+      if (append.events.length >= FLOOD_EVENTS) await new Promise(setImmediate)
+    }
   }
 
   #takePending(): TaskAppend {

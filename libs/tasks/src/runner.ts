@@ -127,7 +127,8 @@ export interface WorkerRunner extends AsyncDisposable {
   readonly kind: 'docker' | 'process'
   /**
    * Starts a worker under its name. A worker of that name that is there already is adopted: started if it was only created, left alone
-   * otherwise. After `failed` nothing of it is left behind.
+   * otherwise. After `failed` nothing of it is left behind. Where the neighbour went away in the middle it throws `RunnerError`
+   * ENGINE_UNAVAILABLE: the worker may or may not have been started, and only a call with the same order may follow.
    */
   start(order: WorkerOrder): Promise<StartResult>
   /**

@@ -13,7 +13,7 @@ export interface EventBatch {
 export const MAX_BATCH_EVENTS = 500
 /** About the most characters of text in one batch of more than one event. */
 const MAX_BATCH_WEIGHT = 256 * 1024
-const MAX_TASK_EVENTS = 8_192
+const MAX_TASK_EVENTS = 4_096
 const MAX_TASK_WEIGHT = 2 * 1024 * 1024
 const MAX_TOTAL_WEIGHT = 48 * 1024 * 1024
 

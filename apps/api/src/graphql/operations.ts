@@ -44,6 +44,8 @@ export interface OperationsOptions {
 export function createOperations(options: OperationsOptions): Operations {
   const { schema, createContext, formatError, sharedSubscriptions } = options
   const memo = createResultMemo()
+  /** How many subscriptions are open under each share key: one alone has nobody to remember results for. */
+  const sharers = new Map<string, number>()
 
   async function executed(args: ExecutionArgs): Promise<string> {
     return textOf(await execute(args))
@@ -54,6 +56,12 @@ export function createOperations(options: OperationsOptions): Operations {
       ...(errors !== undefined && { errors: errors.map(formatError) }),
       ...(data !== undefined && { data }),
     })
+  }
+
+  function leave(shared: string): void {
+    const left = (sharers.get(shared) ?? 1) - 1
+    if (left === 0) sharers.delete(shared)
+    else sharers.set(shared, left)
   }
 
   return {
@@ -77,19 +85,24 @@ export function createOperations(options: OperationsOptions): Operations {
         const source = await createSourceEventStream(call(ended.signal))
         if (!(Symbol.asyncIterator in source)) return one(() => Promise.resolve(textOf(source)))
         const payloads: AsyncIterator<unknown> = source[Symbol.asyncIterator]()
+        if (shared !== null) sharers.set(shared, (sharers.get(shared) ?? 0) + 1)
         return {
           async next() {
             const payload = await payloads.next()
             if (payload.done) return DONE
             // Each value is read with a context of its own, and a shared one must not end with whoever came first.
+            const isAlone = shared === null || sharers.get(shared) === 1
             const make = (): Promise<string> => {
-              const { signal } = shared === null ? ended : new AbortController()
+              const { signal } = isAlone ? ended : new AbortController()
               return executed({ ...call(signal), rootValue: payload.value })
             }
-            const text = shared === null ? make() : memo.text(payload.value, shared, make)
+            const text = isAlone ? make() : memo.text(payload.value, shared, make)
             return { done: false, value: await text }
           },
-          end: () => payloads.return?.(),
+          end() {
+            if (shared !== null) leave(shared)
+            return payloads.return?.()
+          },
         }
       })
     },

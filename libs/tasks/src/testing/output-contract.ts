@@ -52,13 +52,15 @@ export function describeOutput(stage: RunnerStage): void {
     })
 
     it('moves a cursor at line ends only', async () => {
+      // Long, because an engine may hold back up to 16 KiB of a line that has not ended.
+      const begun = 'no line yet '.repeat(2_000)
       const placed = await start(
-        'echo one; printf "no line yet"; while [ ! -e "$OUTPUT_DIR/go" ]; do sleep 0.02; done; echo; echo three',
+        `echo one; printf '${begun}'; while [ ! -e "$OUTPUT_DIR/go" ]; do sleep 0.02; done; echo; echo three`,
       )
-      const part = await read(placed.name, { until: ({ stdout }) => stdout.endsWith('no line yet') })
+      const part = await read(placed.name, { until: ({ stdout }) => stdout.length > 16_384 })
       await writeFile(join(files(placed), 'go'), '')
       const rest = await read(placed.name, { after: part.cursor })
-      expect(rest.stdout.toString()).toBe('no line yet\nthree\n')
+      expect(rest.stdout.toString()).toBe(`${begun}\nthree\n`)
     })
 
     it('is read on by the next runner from where the last one stopped', async () => {

@@ -56,10 +56,12 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
 
     it('is its input as a file, and a large one there alone', async () => {
       const input = { text: 'ü'.repeat(100_000) }
-      const { stdout } = await say('cat "$INPUT_FILE"; echo; echo "${TASK_INPUT-absent}"', { input })
-      const [file = '', variable] = stdout.toString().split('\n')
-      expect(JSON.parse(file)).toEqual(input)
-      expect(variable).toBe('absent')
+      const placed = await start('cat "$INPUT_FILE" > "$OUTPUT_DIR/copy"; echo "${TASK_INPUT-absent}"', {
+        input,
+      })
+      const { stdout } = await read(placed.name)
+      expect(JSON.parse(await readFile(join(files(placed), 'copy'), 'utf8'))).toEqual(input)
+      expect(stdout.toString()).toBe('absent\n')
     })
 
     it('is a home and a cache that it can write to, and an output folder that the service reads', async () => {
