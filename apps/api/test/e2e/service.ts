@@ -89,30 +89,22 @@ export class TestService implements AsyncDisposable {
   /** Starts the process and waits for its ready line. */
   async up(): Promise<void> {
     const { runner, env } = this.#options
-    const child = spawn(
-      process.execPath,
-      [
-        ...(process.env['X_ARGS']?.split(' ') ?? []),
-        '--enable-source-maps',
-        join(root, 'apps/api/dist/main.js'),
-      ],
-      {
-        env: {
-          PATH: process.env['PATH'],
-          HOME: process.env['HOME'],
-          NODE_ENV: 'production',
-          ...(process.env['DOCKER_HOST'] !== undefined && { DOCKER_HOST: process.env['DOCKER_HOST'] }),
-          PORT: '0',
-          DATA_DIR: this.dataDir,
-          PRESETS_FILE: this.presetsFile,
-          RUNNER: runner,
-          GPUS: 'none',
-          LOG_LEVEL: 'warn',
-          ...env,
-        },
-        stdio: ['ignore', 'pipe', 'pipe'],
+    const child = spawn(process.execPath, ['--enable-source-maps', join(root, 'apps/api/dist/main.js')], {
+      env: {
+        PATH: process.env['PATH'],
+        HOME: process.env['HOME'],
+        NODE_ENV: 'production',
+        ...(process.env['DOCKER_HOST'] !== undefined && { DOCKER_HOST: process.env['DOCKER_HOST'] }),
+        PORT: '0',
+        DATA_DIR: this.dataDir,
+        PRESETS_FILE: this.presetsFile,
+        RUNNER: runner,
+        GPUS: 'none',
+        LOG_LEVEL: 'warn',
+        ...env,
       },
-    )
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
     this.#child = child
     this.output = ''
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
