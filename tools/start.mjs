@@ -10,6 +10,8 @@ async function main() {
   await prepare()
   const [bundle] = await Promise.all([buildService(), prepareFirstWorker()])
   process.setSourceMapsEnabled(true)
+  // GraphQL.js checks every value twice over otherwise.
+  process.env.NODE_ENV ??= 'production'
   // In this process, not in a child: signals, exit code and a kill reach the service itself.
   await import(pathToFileURL(bundle).href)
 }

@@ -206,7 +206,25 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     await settle(name, (info) => !runs(info))
   }
 
+  let othersAreNamed = false
+
+  /** Once: workers of another installation may be somebody's, or what a removed data folder has left. */
+  async function nameOthers(): Promise<void> {
+    if (othersAreNamed) return
+    const names = await engine.names(LABELS.installation)
+    othersAreNamed = true
+    const others = names.filter((name) => !name.startsWith(`gpu-${installation}-`))
+    for (const other of new Set(others.map((name) => name.split('-')[1] ?? ''))) {
+      const label = `${LABELS.installation}=${other}`
+      logger.warn(
+        { containers: others.filter((name) => name.startsWith(`gpu-${other}-`)) },
+        `workers of another installation are on this engine; if nobody needs them: docker rm -f $(docker ps -aq --filter label=${label})`,
+      )
+    }
+  }
+
   async function list(): Promise<ListedWorker[]> {
+    await nameOthers()
     const names = await engine.names(`${LABELS.installation}=${installation}`)
     const listed: ListedWorker[] = []
     for (let at = 0; at < names.length; at += INSPECTIONS) {

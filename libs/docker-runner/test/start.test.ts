@@ -295,4 +295,17 @@ describe('starting a worker on Docker', { timeout: 60_000 }, () => {
     await rig.runner.stop(order.name, { graceMs: 1_000 })
     expect(await rig.runner.inspect(order.name)).toMatchObject({ phase: 'exited' })
   })
+
+  it('names the workers of another installation once, with the command that removes them', async () => {
+    const { name } = await rig.start('sleep 60')
+    const stranger = await rig.stranger()
+    await stranger.list()
+    await stranger.list()
+    const told = rig.warnings.filter(({ message }) => message.includes('another installation'))
+    const ours = told.filter(({ message }) =>
+      message.includes(`gpu-service.installation=${rig.installation})`),
+    )
+    expect(ours).toMatchObject([{ fields: { containers: [name] } }])
+    expect(ours[0]?.message).toContain('docker rm -f')
+  })
 })
