@@ -1,14 +1,58 @@
-// npm run bench: measures the service end to end and its parts, prints a table, and writes bench-results/bench.json.
-import { spawnSync } from 'node:child_process'
+// npm run bench [-- NAME …]: measures the parts and the whole service, prints a table with the ratio to the limit measured in the same run, and
+// writes bench-results/bench.json. Names: parser, store, flood, oneOff, twentyWorkers, thousandSubscribers; none: all.
+import { mkdir, writeFile } from 'node:fs/promises'
+import { cpus } from 'node:os'
 import { join } from 'node:path'
+import { tsImport } from 'tsx/esm/api'
 import { buildApi } from './build-api.mjs'
 import { prepare, ROOT } from './setup.mjs'
 
+const names = process.argv.slice(2)
+const isWanted = (name) => names.length === 0 || names.includes(name)
+const rows = []
+
+function report(row) {
+  rows.push(row)
+  const value = row.value >= 1_000 ? Math.round(row.value).toLocaleString('en') : row.value.toFixed(2)
+  const ratio = typeof row.ratio === 'number' ? `  ratio ${row.ratio.toFixed(2)}` : ''
+  const goal = row.goal === undefined ? '' : `  [${row.goal.met ? 'met' : 'MISSED'}: ${row.goal.text}]`
+  console.log(
+    `${row.name.padEnd(74)} ${value.padStart(10)} ${row.unit.padEnd(9)}${ratio}${goal}\n    ${row.note}`,
+  )
+}
+
+async function benchPart(name, file) {
+  if (!isWanted(name)) return
+  const { bench } = await tsImport(file, import.meta.url)
+  for (const row of await bench()) report({ ...row, name: `${name}: ${row.name}` })
+}
+
+async function benchService() {
+  const wanted = ['flood', 'oneOff', 'twentyWorkers', 'thousandSubscribers'].filter(isWanted)
+  if (wanted.length === 0) return
+  await buildApi()
+  const { BASE_IMAGE, BUSYBOX_IMAGE, openTestEngine } = await tsImport(
+    './test-engine/src/index.ts',
+    import.meta.url,
+  )
+  const engine = await openTestEngine()
+  if (engine === null) throw new Error('The benchmarks of the whole service need a Docker engine.')
+  try {
+    for (const image of [BUSYBOX_IMAGE, BASE_IMAGE]) await engine.ensureImage(image)
+    const { benchEndToEnd } = await tsImport('../apps/api/bench/end-to-end.ts', import.meta.url)
+    await benchEndToEnd(wanted, report)
+  } finally {
+    await engine[Symbol.asyncDispose]()
+  }
+}
+
 await prepare()
-await buildApi()
-const bench = join(ROOT, 'apps/api/bench/main.ts')
-const { status } = spawnSync(process.execPath, ['--import', 'tsx', bench, ...process.argv.slice(2)], {
-  cwd: ROOT,
-  stdio: 'inherit',
-})
-process.exitCode = status ?? 1
+await benchPart('parser', '../libs/event-parser/bench/parse.ts')
+await benchPart('store', '../libs/task-store/bench/append.ts')
+await benchService()
+const folder = join(ROOT, 'bench-results')
+await mkdir(folder, { recursive: true })
+const machine = { node: process.version, cpus: cpus().length, cpu: cpus()[0]?.model }
+const file = join(folder, 'bench.json')
+await writeFile(file, `${JSON.stringify({ at: new Date().toISOString(), machine, rows }, null, 2)}\n`)
+console.log(`Written to ${file}`)

@@ -38,16 +38,19 @@ interface Delivery {
   readonly taskEvents: { readonly events: readonly { readonly seq: number; readonly delta?: string }[] }
 }
 
+const BENCHES = { flood, oneOff, twentyWorkers, thousandSubscribers }
+
 /** The whole service against a real engine, with clients in this process. */
-export async function benchEndToEnd(report: (row: Row) => void, only: string | undefined): Promise<void> {
+export async function benchEndToEnd(
+  names: readonly (keyof typeof BENCHES)[],
+  report: (row: Row) => void,
+): Promise<void> {
   await using service = await TestService.start({
     runner: 'docker',
     presets: { flood: script(FLOOD), short: script(SHORT), fast: ticker(50, 20), steady: ticker(20, 20) },
     env: { MAX_WORKERS: '40' },
   })
-  for (const [name, bench] of Object.entries({ flood, oneOff, twentyWorkers, thousandSubscribers })) {
-    if (only === undefined || only === name) await bench(service, report)
-  }
+  for (const name of names) await BENCHES[name](service, report)
 }
 
 async function flood(service: TestService, report: (row: Row) => void): Promise<void> {

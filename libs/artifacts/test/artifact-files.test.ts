@@ -24,19 +24,22 @@ const take = (path: string): ReturnType<ArtifactFolder['take']> =>
   files.take(id, { kind: 'file', folder: { host: output, worker: '/output' }, path })
 
 describe('taking a file', () => {
-  test.each(['a/picture.png', '/output/a/picture.png', './a/../a/picture.png'])('copies %s and tells its hash', async (path) => {
-    const bytes = Buffer.alloc(300_000, 'abc')
-    await mkdir(join(output, 'a'))
-    await writeFile(join(output, 'a/picture.png'), bytes)
-    expect(await take(path)).toEqual({
-      status: 'taken',
-      bytes: 300_000,
-      sha256: createHash('sha256').update(bytes).digest('hex'),
-    })
-    const found = await files.find(id)
-    expect(found?.bytes).toBe(300_000)
-    expect(bytes.equals(await readFile(found?.path ?? ""))).toBe(true)
-  })
+  test.each(['a/picture.png', '/output/a/picture.png', './a/../a/picture.png'])(
+    'copies %s and tells its hash',
+    async (path) => {
+      const bytes = Buffer.alloc(300_000, 'abc')
+      await mkdir(join(output, 'a'))
+      await writeFile(join(output, 'a/picture.png'), bytes)
+      expect(await take(path)).toEqual({
+        status: 'taken',
+        bytes: 300_000,
+        sha256: createHash('sha256').update(bytes).digest('hex'),
+      })
+      const found = await files.find(id)
+      expect(found?.bytes).toBe(300_000)
+      expect(bytes.equals(await readFile(found?.path ?? ''))).toBe(true)
+    },
+  )
 
   test('keeps the copy when the worker changes its file', async () => {
     await writeFile(join(output, 'a'), 'first')
@@ -45,18 +48,27 @@ describe('taking a file', () => {
     expect(await readFile((await files.find(id))?.path ?? '', 'utf8')).toBe('first')
   })
 
-  test.each(['../secret', '/etc/passwd', '/output/../secret', '', '.', 'a\0b', '/outputs/x'])('refuses the path %j', async (path) => {
-    await writeFile(join(root, 'secret'), 'x')
-    expect(await take(path)).toMatchObject({ status: 'refused' })
-    expect(await files.find(id)).toBeNull()
-  })
+  test.each(['../secret', '/etc/passwd', '/output/../secret', '', '.', 'a\0b', '/outputs/x'])(
+    'refuses the path %j',
+    async (path) => {
+      await writeFile(join(root, 'secret'), 'x')
+      expect(await take(path)).toMatchObject({ status: 'refused' })
+      expect(await files.find(id)).toBeNull()
+    },
+  )
 
   test('refuses links that lead out, in the last place and before', async () => {
     await writeFile(join(root, 'secret'), 'x')
     await symlink(join(root, 'secret'), join(output, 'link'))
     await symlink(root, join(output, 'folder'))
-    expect(await take('link')).toMatchObject({ status: 'refused', message: expect.stringContaining('outside') as string })
-    expect(await take('folder/secret')).toMatchObject({ status: 'refused', message: expect.stringContaining('outside') as string })
+    expect(await take('link')).toMatchObject({
+      status: 'refused',
+      message: expect.stringContaining('outside') as string,
+    })
+    expect(await take('folder/secret')).toMatchObject({
+      status: 'refused',
+      message: expect.stringContaining('outside') as string,
+    })
   })
 
   test('refuses what is no plain file, without waiting on it', async () => {
@@ -64,12 +76,18 @@ describe('taking a file', () => {
     execFileSync('mkfifo', [join(output, 'pipe')])
     expect(await take('folder')).toMatchObject({ status: 'refused' })
     expect(await take('pipe')).toMatchObject({ status: 'refused' })
-    expect(await take('missing')).toMatchObject({ status: 'refused', message: 'There is no file "missing" in the output folder.' })
+    expect(await take('missing')).toMatchObject({
+      status: 'refused',
+      message: 'There is no file "missing" in the output folder.',
+    })
   })
 
   test('refuses a file that is too large, and leaves nothing of it', async () => {
     await writeFile(join(output, 'large'), Buffer.alloc(1_000_001))
-    expect(await take('large')).toMatchObject({ status: 'refused', message: expect.stringContaining('1000000') as string })
+    expect(await take('large')).toMatchObject({
+      status: 'refused',
+      message: expect.stringContaining('1000000') as string,
+    })
     expect(await readdir(join(root, 'kept'))).toEqual([])
   })
 })

@@ -158,8 +158,9 @@ export class Attempt {
     this.#ended.abort()
     for (const timer of this.#timers) timer[Symbol.dispose]()
     while (this.#flushing !== null) await this.#flushing
+    // What could not be stored any more is read again by the next start: the cursor has not moved over it.
+    if (end.kind === 'detached' || this.#context.detach.aborted) return 'detached'
     this.#broken.signal.throwIfAborted()
-    if (end.kind === 'detached') return 'detached'
     await this.#settle(end)
     return 'settled'
   }
@@ -204,7 +205,9 @@ export class Attempt {
 
   /** `null`: the worker has been started (or found), its output can be read. */
   async #begin(): Promise<End | null> {
-    const { runner, detach } = this.#context
+    const { runner, store, detach } = this.#context
+    // A cancel may have been recorded before this attempt could be told of it.
+    this.#stopReason ??= (await store.task(this.#task.id))?.stopReason ?? null
     await this.#recall()
     const found = await this.#insist('look at', detach, () => runner.inspect(this.#worker.name))
     if (!found) return { kind: 'detached' }
@@ -533,17 +536,17 @@ export class Attempt {
   }
 
   async #commit(append: TaskAppend): Promise<void> {
-    const { store, feeds, taskChanged, clock, logger } = this.#context
+    const { store, feeds, taskChanged, clock, logger, detach } = this.#context
     const progress = { workerId: this.#worker.id, cursor: this.#cursor, tasks: [append] }
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       try {
         await store.append(progress)
         break
       } catch (error) {
-        if (error instanceof StaleWriteError) throw error
+        if (error instanceof StaleWriteError || detach.aborted) throw error
         // A database that is locked or full is waited for: nothing is published that is not stored, and the worker's log keeps the rest.
         logger.error({ err: error, taskId: append.taskId }, 'Events could not be stored; trying again.')
-        await delay(clock, waitMs, new AbortController().signal)
+        await delay(clock, waitMs, detach)
       }
     }
     feeds.committed(append.taskId, append.events)

@@ -273,7 +273,10 @@ export class Dispatcher implements AsyncDisposable {
       }
       workers.delete(worker.id)
       logger.info({ taskId: task.id, workerId: worker.id }, 'Taking up a worker of an earlier process.')
-      this.#follow(task, worker)
+      this.#follow(
+        task,
+        task.runningAt === null ? worker : { ...worker, status: 'WORKING', readyAt: task.runningAt },
+      )
     }
     const known = new Set([...this.#claims.values()].map((worker) => worker.name))
     this.#spawn(this.#removeLeftovers(known, [...workers.values()]))
@@ -375,19 +378,21 @@ export class Dispatcher implements AsyncDisposable {
   }
 
   async #runAttempt(task: Task, worker: Worker, attempt: Attempt): Promise<void> {
-    const end = await attempt.run().catch((error: unknown) => {
-      this.#options.logger.error(
-        { err: error, taskId: task.id, workerId: worker.id },
-        'An attempt was given up.',
-      )
-      return 'settled' as const
-    })
-    if (end === 'detached') return
+    const { store, logger } = this.#options
+    try {
+      if ((await attempt.run()) === 'detached') return
+    } catch (error) {
+      // Its worker and its GPUs stay as they are: somebody else holds the task, and the next start sorts it out.
+      logger.error({ err: error, taskId: task.id, workerId: worker.id }, 'An attempt was given up.')
+      return
+    }
     this.#attempts.delete(task.id)
     this.#claims.delete(worker.id)
     for (const id of worker.gpuIds) this.gpuChanges.changed(id)
     this.#nudge.nudge()
     await attempt.cleanUp()
+    this.feeds.forget(task.id)
+    await store.compact(task.id)
   }
 
   #assigned(ids: readonly GpuId[]): readonly AssignedGpu[] {

@@ -26,11 +26,11 @@ export interface FeedOptions {
  * cursor: a slow one gets larger batches and costs nobody anything, and one that comes back with its cursor gets exactly the rest.
  */
 export class Feeds {
-  readonly #store: TaskStore
+  readonly #store: Pick<TaskStore, 'task' | 'events'>
   readonly #tail = new Tail()
   readonly #nudges = new NudgeMap<TaskId>()
 
-  constructor(store: TaskStore) {
+  constructor(store: Pick<TaskStore, 'task' | 'events'>) {
     this.#store = store
   }
 
@@ -44,6 +44,11 @@ export class Feeds {
   changed(id: TaskId): void {
     this.#tail.drop(id)
     this.#nudges.nudge(id)
+  }
+
+  /** Says that nothing comes any more: the ended task's recent events need not be held, readers find them in the store. */
+  forget(id: TaskId): void {
+    this.#tail.drop(id)
   }
 
   /** How many tasks are being watched. */
