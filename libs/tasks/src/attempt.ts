@@ -7,6 +7,7 @@ import {
   type WorkerEvent,
 } from '@gpu-service/event-parser'
 import type { ArtifactFiles } from './artifact-files.ts'
+import { labelArtifact } from './artifact-label.ts'
 import type { Clock } from './clock.ts'
 import type { Artifact, TaskEvent, TaskEventBody } from './event.ts'
 import type { Feeds } from './feed.ts'
@@ -465,14 +466,9 @@ export class Attempt {
       this.#emit({ type: 'fault', kind: 'INVALID_ARTIFACT', line, detail: taken.message })
       return
     }
-    const fileName = source.kind === 'path' ? source.path.split('/').at(-1) : undefined
-    const artifact: Artifact = {
-      id,
-      name: event.name ?? fileName ?? 'artifact',
-      mediaType: event.mediaType ?? 'application/octet-stream',
-      bytes: taken.bytes,
-      sha256: taken.sha256,
-    }
+    const path = source.kind === 'path' ? source.path : null
+    const label = labelArtifact({ name: event.name, mediaType: event.mediaType, path })
+    const artifact: Artifact = { id, ...label, bytes: taken.bytes, sha256: taken.sha256 }
     this.#pendingArtifacts.push(artifact)
     this.#emit({ type: 'artifact', artifact })
   }

@@ -47,8 +47,10 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
   })
 
   if (stopReason !== null) return stopped(stopReason, attempt, exitCode)
-  if (end.kind === 'start-failed')
-    return failed(end.failure.code, `${end.failure.message} ${end.failure.hint}`)
+  if (end.kind === 'start-failed') {
+    const { code, message, hint } = end.failure
+    return failed(code === 'ENGINE_REFUSED' ? 'START_FAILED' : code, `${message} ${hint}`.trim())
+  }
   if (finish === null) {
     if (end.kind === 'lost')
       return failed('LOST', `The worker is gone and its end was not seen: ${end.detail}`)

@@ -146,6 +146,16 @@ describe('how an attempt ends', () => {
       { status: 'FAILED', code: 'IMAGE_NOT_FOUND', reason: /No image x\. Build it\./ },
     ],
     [
+      'a start that the engine refused for a reason of its own',
+      {
+        end: {
+          kind: 'start-failed',
+          failure: { status: 'failed', code: 'ENGINE_REFUSED', message: 'No space.', hint: '' },
+        },
+      },
+      { status: 'FAILED', code: 'START_FAILED', reason: /^No space\.$/ },
+    ],
+    [
       'a start that failed after a cancel',
       {
         end: {

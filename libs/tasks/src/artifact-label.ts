@@ -1,0 +1,50 @@
+const MAX_NAME_LENGTH = 200
+const MEDIA_TYPE = /^[a-z0-9][a-z0-9!#$&^_.+-]{0,63}\/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}$/
+
+const BY_EXTENSION: Readonly<Record<string, string>> = {
+  csv: 'text/csv',
+  gif: 'image/gif',
+  jpeg: 'image/jpeg',
+  jpg: 'image/jpeg',
+  json: 'application/json',
+  mp3: 'audio/mpeg',
+  mp4: 'video/mp4',
+  ndjson: 'application/x-ndjson',
+  pdf: 'application/pdf',
+  png: 'image/png',
+  srt: 'application/x-subrip',
+  txt: 'text/plain',
+  vtt: 'text/vtt',
+  wav: 'audio/wav',
+  webm: 'video/webm',
+  webp: 'image/webp',
+  zip: 'application/zip',
+}
+
+/** What a worker says of an artifact. */
+export interface ArtifactClaim {
+  readonly name: string | null
+  readonly mediaType: string | null
+  /** Of its file; `null` where the data came in the event. */
+  readonly path: string | null
+}
+
+/**
+ * An artifact's name and media type as they are kept: the name is one file name, without folders and control characters; the type is the
+ * declared one where it is well-formed, else what the name's extension stands for.
+ */
+export function labelArtifact({ name, mediaType, path }: ArtifactClaim): {
+  readonly name: string
+  readonly mediaType: string
+} {
+  const said = (name ?? path ?? '').split(/[\\/]/).at(-1) ?? ''
+  const clean = said.replace(/[\u0000-\u001f\u007f-\u009f]/g, '_').slice(0, MAX_NAME_LENGTH)
+  const kept = clean === '' || clean === '.' || clean === '..' ? 'artifact' : clean
+  const declared = mediaType?.toLowerCase() ?? ''
+  const extension = /\.([a-z0-9]+)$/i.exec(kept)?.[1]?.toLowerCase() ?? ''
+  const byExtension = Object.hasOwn(BY_EXTENSION, extension) ? BY_EXTENSION[extension] : undefined
+  return {
+    name: kept,
+    mediaType: MEDIA_TYPE.test(declared) ? declared : (byExtension ?? 'application/octet-stream'),
+  }
+}
