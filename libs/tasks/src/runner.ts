@@ -50,8 +50,28 @@ export interface StartFailure {
     | 'ENGINE_REFUSED'
     | 'ENGINE_UNAVAILABLE'
     | 'NO_LOCAL_COMMAND'
+    /** The signal of the start was aborted before there was a worker. */
+    | 'START_ABANDONED'
   readonly message: string
   readonly hint: string
+}
+
+/** How far an image has been pulled. */
+export interface PullProgress {
+  /** What is being done, for people. */
+  readonly message: string
+  /** 0..1; `null` where it is not known. */
+  readonly progress: number | null
+}
+
+export interface StartOptions {
+  /**
+   * Aborted when the worker is not wanted any more: a start that waits for its image ends with START_ABANDONED (the pull itself goes on
+   * while others wait for it). Once the worker is being made an abort has no effect.
+   */
+  readonly signal?: AbortSignal
+  /** Told now and then while the worker's image is being pulled, about once a second at most. */
+  readonly onPull?: (progress: PullProgress) => void
 }
 
 export interface Started {
@@ -130,7 +150,7 @@ export interface WorkerRunner extends AsyncDisposable {
    * otherwise. After `failed` nothing of it is left behind. Where the neighbour went away in the middle it throws `RunnerError`
    * ENGINE_UNAVAILABLE: the worker may or may not have been started, and only a call with the same order may follow.
    */
-  start(order: WorkerOrder): Promise<StartResult>
+  start(order: WorkerOrder, options?: StartOptions): Promise<StartResult>
   /**
    * What the worker says after `after`, then what comes, to its very end; `end` or `lost` comes exactly once and last. The reader sets
    * the pace and never holds back the worker. While the neighbour is away the iterator waits and tries again. An abort of `signal` ends
