@@ -18,9 +18,8 @@ export interface Config {
   readonly modelsDir: string
   /** `null`: the folder that comes with the service. */
   readonly workersDir: string | null
-  readonly database:
-    | { readonly kind: 'sqlite'; /** `null`: in the data folder. */ readonly file: string | null }
-    | { readonly kind: 'postgresql'; readonly url: string }
+  /** The SQLite database; `null`: in the data folder. */
+  readonly databaseFile: string | null
   readonly runner: 'auto' | 'docker' | 'process'
   readonly gpus: GpuSource
   /** The most workers at a time. */
@@ -92,9 +91,7 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
     presetsFile: read('PRESETS_FILE', null, 'a file', path),
     modelsDir: read('MODELS_DIR', join(dataDir, 'models'), 'a folder', path),
     workersDir: read('WORKERS_DIR', null, 'a folder', path),
-    database: read('DATABASE_URL', { kind: 'sqlite', file: null }, DATABASE_EXPECTED, (text) =>
-      parseDatabase(text, cwd),
-    ),
+    databaseFile: read('DATABASE_URL', null, DATABASE_EXPECTED, (text) => parseDatabase(text, cwd)),
     runner: read('RUNNER', 'auto', ...oneOf('auto', 'docker', 'process')),
     gpus: read<GpuSource>('GPUS', 'auto', GPUS_EXPECTED, parseGpus),
     maxWorkers: read('MAX_WORKERS', 32, 'a whole number from 1 to 1000', integer(1, 1_000)),
@@ -153,7 +150,7 @@ const SECRET = new Set<string>(['DATABASE_URL'])
 const HOST_EXPECTED =
   'a loopback address (127.0.0.1, ::1 or localhost): there are no access keys yet, so whoever reached another address could run anything'
 const AUTH_EXPECTED = 'loopback: required asks for access keys, and there are none yet'
-const DATABASE_EXPECTED = 'postgresql://user:password@host:port/database, or file:path for SQLite'
+const DATABASE_EXPECTED = 'file:path for SQLite; other databases are not there yet'
 const GPUS_EXPECTED =
   'auto, none, or simulated:<count>x<memory MB>, such as simulated:2x24576 (at most 64 GPUs)'
 const ORIGINS_EXPECTED =
@@ -229,10 +226,9 @@ function list(parseItem: (item: string) => string | undefined) {
   }
 }
 
-function parseDatabase(text: string, cwd: string): Config['database'] | undefined {
+function parseDatabase(text: string, cwd: string): string | undefined {
   const file = /^file:(.+)$/.exec(text)?.[1]
-  if (file !== undefined) return { kind: 'sqlite', file: resolve(cwd, file.replace(/^\/\/(?=\/)/, '')) }
-  return /^postgres(ql)?:$/.test(urlOf(text)?.protocol ?? '') ? { kind: 'postgresql', url: text } : undefined
+  return file === undefined ? undefined : resolve(cwd, file.replace(/^\/\/(?=\/)/, ''))
 }
 
 function parseGpus(text: string): Config['gpus'] | undefined {

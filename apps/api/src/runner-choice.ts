@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
 
 /** Which runner serves, and why, in a sentence for people. */
@@ -11,39 +12,41 @@ export interface RunnerChoiceOptions {
   readonly setting: 'auto' | 'docker' | 'process'
   readonly dataDir: string
   readonly dockerHost: string | null
-  /** Where Docker's socket is by default. */
-  readonly dockerSocket?: string
+  /** Workers of the process before still run: they are found only by the runner that started them. */
+  readonly hasWorkers: boolean
+  /** Where Docker's socket may be without DOCKER_HOST. */
+  readonly dockerSockets?: readonly string[]
 }
 
+const DOCKER_SOCKETS = [join(homedir(), '.docker/run/docker.sock'), '/var/run/docker.sock']
+
 /**
- * Docker where a socket or DOCKER_HOST is there, else processes; decided once per installation, because one that used Docker must never
- * fall back to processes while its engine is away: its tasks wait instead.
+ * Docker where a socket or DOCKER_HOST is there, else processes. An installation that has used Docker never falls back to processes while
+ * its engine is away: its tasks wait instead. One that has used processes takes Docker once it is there and no worker is left.
  */
 export function chooseRunner({
   setting,
   dataDir,
   dockerHost,
-  dockerSocket = '/var/run/docker.sock',
+  hasWorkers,
+  dockerSockets = DOCKER_SOCKETS,
 }: RunnerChoiceOptions): RunnerChoice {
   const memory = join(dataDir, 'runner')
-  if (setting !== 'auto') {
-    remember(memory, setting)
-    return { kind: setting, why: `RUNNER=${setting}` }
-  }
-  const before = existsSync(memory) ? readFileSync(memory, 'utf8').trim() : ''
-  if (before === 'docker') return { kind: 'docker', why: 'as at the first start of this installation' }
-  const found =
-    dockerHost !== null ? 'DOCKER_HOST is set' : existsSync(dockerSocket) ? `${dockerSocket} is there` : null
-  if (found !== null) {
-    remember(memory, 'docker')
-    return { kind: 'docker', why: found }
-  }
-  return {
-    kind: 'process',
-    why: `no ${dockerSocket} and no DOCKER_HOST; workers run unconfined, as local processes`,
-  }
-}
+  const choice = choose()
+  writeFileSync(memory, `${choice.kind}\n`, { mode: 0o600 })
+  return choice
 
-function remember(memory: string, kind: RunnerChoice['kind']): void {
-  writeFileSync(memory, `${kind}\n`, { mode: 0o600 })
+  function choose(): RunnerChoice {
+    if (setting !== 'auto') return { kind: setting, why: `RUNNER=${setting}` }
+    const before = existsSync(memory) ? readFileSync(memory, 'utf8').trim() : ''
+    if (before === 'docker') return { kind: 'docker', why: 'as at the start before' }
+    if (before === 'process' && hasWorkers) {
+      return { kind: 'process', why: 'its workers of before still run as processes' }
+    }
+    if (dockerHost !== null) return { kind: 'docker', why: 'DOCKER_HOST is set' }
+    const socket = dockerSockets.find((path) => existsSync(path))
+    if (socket !== undefined) return { kind: 'docker', why: `${socket} is there` }
+    const why = 'no Docker socket and no DOCKER_HOST; workers run unconfined, as local processes'
+    return { kind: 'process', why }
+  }
 }

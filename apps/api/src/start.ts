@@ -60,7 +60,14 @@ export async function startService(
     return resource
   }
   const stop = async (): Promise<void> => {
-    for (const resource of started.splice(0).reverse()) await resource[Symbol.asyncDispose]()
+    for (const resource of started.splice(0).reverse()) {
+      try {
+        await resource[Symbol.asyncDispose]()
+      } catch (error) {
+        // One that cannot be let go of must not keep the others open, the database least of all.
+        logger.error({ err: error }, 'A part of the service could not be stopped cleanly.')
+      }
+    }
   }
   try {
     return await start(config, files, logger, own, stop)
@@ -80,11 +87,8 @@ async function start(
   const { dataDir, modelsDir, dockerHost } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   await mkdir(modelsDir, { recursive: true })
-  const databaseUrl =
-    config.database.kind === 'postgresql'
-      ? config.database.url
-      : `file:${config.database.file ?? join(dataDir, 'gpu-service.db')}`
-  const store = own(await openTaskStore({ url: databaseUrl, logger }))
+  const databaseFile = config.databaseFile ?? join(dataDir, 'gpu-service.db')
+  const store = own(await openTaskStore({ url: `file:${databaseFile}`, logger }))
   const presetsFile = config.presetsFile ?? files.presetsFile
   const presets = own(
     await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }),
@@ -94,7 +98,12 @@ async function start(
     folder: join(dataDir, 'artifacts'),
     maxBytes: MAX_ARTIFACT_BYTES,
   })
-  const choice = chooseRunner({ setting: config.runner, dataDir, dockerHost })
+  const choice = chooseRunner({
+    setting: config.runner,
+    dataDir,
+    dockerHost,
+    hasWorkers: (await store.liveWorkers()).length > 0,
+  })
   const { installation } = store
   const workersDir = config.workersDir ?? files.workersDir
   const runner: WorkerRunner = own(
@@ -178,12 +187,7 @@ async function start(
           ? 'none'
           : `${list.length} ${gpus.source === 'simulated' ? 'simulated' : 'real'} (${gpus.source})`,
       ],
-      [
-        'database',
-        config.database.kind === 'postgresql'
-          ? 'PostgreSQL'
-          : `SQLite, ${shown(databaseUrl.slice('file:'.length))}`,
-      ],
+      ['database', `SQLite, ${shown(databaseFile)}`],
       ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
       ['data', shown(dataDir)],
     ],

@@ -37,7 +37,7 @@ test('has a default for everything', () => {
     presetsFile: null,
     modelsDir: join(cwd, 'data/models'),
     workersDir: null,
-    database: { kind: 'sqlite', file: null },
+    databaseFile: null,
     runner: 'auto',
     gpus: 'auto',
     maxWorkers: 32,
@@ -57,7 +57,7 @@ test('reads every setting from the environment', () => {
     DATA_DIR: '/var/lib/gpu',
     PRESETS_FILE: 'my.yaml',
     WORKERS_DIR: '../workers',
-    DATABASE_URL: 'postgresql://user:secret@db.example/gpu',
+    DATABASE_URL: 'file:/var/lib/gpu.db',
     RUNNER: 'process',
     GPUS: 'simulated:2x24576',
     MAX_WORKERS: '20',
@@ -76,7 +76,7 @@ test('reads every setting from the environment', () => {
     presetsFile: join(cwd, 'my.yaml'),
     modelsDir: '/var/lib/gpu/models',
     workersDir: join(cwd, '../workers'),
-    database: { kind: 'postgresql', url: env.DATABASE_URL },
+    databaseFile: '/var/lib/gpu.db',
     runner: 'process',
     gpus: { simulated: { count: 2, memoryMb: 24_576 } },
     maxWorkers: 20,
@@ -97,8 +97,8 @@ test('gives what nobody can change', () => {
 })
 
 test('takes a database file from a URL', () => {
-  expect(read({ DATABASE_URL: 'file:x.db' }).database).toEqual({ kind: 'sqlite', file: join(cwd, 'x.db') })
-  expect(read({ DATABASE_URL: 'file:///x.db' }).database).toEqual({ kind: 'sqlite', file: '/x.db' })
+  expect(read({ DATABASE_URL: 'file:x.db' }).databaseFile).toBe(join(cwd, 'x.db'))
+  expect(read({ DATABASE_URL: 'file:///x.db' }).databaseFile).toBe('/x.db')
 })
 
 test.each([
@@ -109,6 +109,7 @@ test.each([
   ['PORT', '-1'],
   ['PORT', '4000x'],
   ['DATABASE_URL', 'mysql://x'],
+  ['DATABASE_URL', 'postgresql://x/y'],
   ['RUNNER', 'podman'],
   ['GPUS', 'simulated:0x1024'],
   ['GPUS', 'simulated:65x1024'],
@@ -142,7 +143,7 @@ test('names all problems at once, with variable, value, source and expectation, 
   expect(text.split('\n')).toHaveLength(5)
   expect(text).toContain('PORT="x" (the environment): expected a port from 0 (any free one) to 65535')
   expect(text).toContain('RUNNER="y" (the environment): expected auto, docker or process')
-  expect(text).toContain('DATABASE_URL (the environment): expected postgresql://')
+  expect(text).toContain('DATABASE_URL (the environment): expected file:path for SQLite')
   expect(text).not.toContain('hunter2')
 })
 

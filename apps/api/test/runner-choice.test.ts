@@ -16,7 +16,15 @@ describe('RUNNER=auto', () => {
   test('takes Docker where its socket is', async () => {
     const dockerSocket = join(dataDir, 'docker.sock')
     await writeFile(dockerSocket, '')
-    expect(chooseRunner({ setting: 'auto', dataDir, dockerHost: null, dockerSocket })).toEqual({
+    expect(
+      chooseRunner({
+        setting: 'auto',
+        dataDir,
+        dockerHost: null,
+        hasWorkers: false,
+        dockerSockets: [noSocket(), dockerSocket],
+      }),
+    ).toEqual({
       kind: 'docker',
       why: `${dockerSocket} is there`,
     })
@@ -27,16 +35,26 @@ describe('RUNNER=auto', () => {
       setting: 'auto',
       dataDir,
       dockerHost: 'tcp://engine:2375',
-      dockerSocket: noSocket(),
+      hasWorkers: false,
+      dockerSockets: [noSocket()],
     })
     expect(choice).toEqual({ kind: 'docker', why: 'DOCKER_HOST is set' })
   })
 
   test('takes processes where there is no Docker, and Docker once there is', () => {
     const choose = (dockerHost: string | null): string =>
-      chooseRunner({ setting: 'auto', dataDir, dockerHost, dockerSocket: noSocket() }).kind
+      chooseRunner({ setting: 'auto', dataDir, dockerHost, hasWorkers: false, dockerSockets: [noSocket()] })
+        .kind
     expect(choose(null)).toBe('process')
     expect(choose('unix:///run/docker.sock')).toBe('docker')
+  })
+
+  test('stays with processes while workers of before still run as such', () => {
+    const choose = (dockerHost: string | null, hasWorkers: boolean): string =>
+      chooseRunner({ setting: 'auto', dataDir, dockerHost, hasWorkers, dockerSockets: [] }).kind
+    expect(choose(null, false)).toBe('process')
+    expect(choose('unix:///run/docker.sock', true)).toBe('process')
+    expect(choose('unix:///run/docker.sock', false)).toBe('docker')
   })
 
   test('never falls back to processes in an installation that has used Docker', () => {
@@ -44,16 +62,25 @@ describe('RUNNER=auto', () => {
       setting: 'auto',
       dataDir,
       dockerHost: 'unix:///run/docker.sock',
-      dockerSocket: noSocket(),
+      hasWorkers: false,
+      dockerSockets: [noSocket()],
     })
-    expect(chooseRunner({ setting: 'auto', dataDir, dockerHost: null, dockerSocket: noSocket() }).kind).toBe(
-      'docker',
-    )
+    expect(
+      chooseRunner({
+        setting: 'auto',
+        dataDir,
+        dockerHost: null,
+        hasWorkers: false,
+        dockerSockets: [noSocket()],
+      }).kind,
+    ).toBe('docker')
   })
 })
 
 test('a set runner is taken whatever there is', () => {
-  expect(chooseRunner({ setting: 'process', dataDir, dockerHost: 'unix:///run/docker.sock' })).toEqual({
+  expect(
+    chooseRunner({ setting: 'process', dataDir, dockerHost: 'unix:///run/docker.sock', hasWorkers: false }),
+  ).toEqual({
     kind: 'process',
     why: 'RUNNER=process',
   })

@@ -10,6 +10,7 @@ import {
   runCommand,
   RunnerError,
   type StartFailure,
+  type StartOptions,
   type StartResult,
   type WorkerInput,
   type WorkerName,
@@ -18,8 +19,9 @@ import {
 } from '@gpu-service/tasks'
 import { containerBody, INSIDE, LABELS, LOG } from './container.ts'
 import { type ContainerInfo, stateOf } from './container-info.ts'
+import { createCredentials, defaultCredentialsFile } from './credentials.ts'
 import { connectDocker, createEngine, EngineError, runnerError } from './engine.ts'
-import { commandNotFound, environmentTooLarge, failureOf } from './failures.ts'
+import { commandNotFound, environmentTooLarge, failureOf, startAbandoned } from './failures.ts'
 import { createFolders } from './folders.ts'
 import { createImages } from './images.ts'
 import { readOutput } from './output.ts'
@@ -35,6 +37,12 @@ export interface DockerRunnerOptions {
   readonly dataDir: string
   /** Mounted read-only into every worker. The engine must see it under the same path. */
   readonly modelsDir: string
+  /**
+   * Holds under `auths` what registries are shown when an image is pulled, in the form of Docker's own `config.json` (at most 1 MiB);
+   * `null`: nothing is shown. Omitted: Docker's own (`$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`). Credential stores and
+   * helpers are not asked.
+   */
+  readonly credentialsFile?: string | null
   readonly logger: Logger
   /** How long the engine may take to answer a call; four times as long to create or start a container. */
   readonly callTimeoutMs?: number
@@ -54,12 +62,17 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
   const engine = createEngine(docker, callTimeoutMs)
   const folders = createFolders(options.dataDir)
   const modelsDir = resolve(options.modelsDir)
-  const images = createImages(engine, logger)
+  const { credentialsFile = defaultCredentialsFile() } = options
+  const images = createImages(engine, createCredentials(credentialsFile, logger), logger)
   const programs = createProgramCheck(engine)
   const startTimeoutMs = 4 * callTimeoutMs
 
   /** Creates the container, or finds that there is one of the name. */
-  async function create(order: WorkerOrder, body: object): Promise<'created' | 'exists' | StartFailure> {
+  async function create(
+    order: WorkerOrder,
+    body: object,
+    options: StartOptions,
+  ): Promise<'created' | 'exists' | StartFailure> {
     for (let again = false; ; again = true) {
       try {
         await engine.call('POST', '/containers/create', {
@@ -73,7 +86,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
         // Looked up also for other refusals: a worker may outlive its image.
         if (error.status === 409 || (!error.away && (await engine.inspect(order.name)))) return 'exists'
         if (error.status !== 404 || again) throw error
-        const failure = await images.ensure(order.spec.image, order.spec.pull)
+        const failure = await images.ensure(order.spec.image, order.spec.pull, options)
         if (failure) return failure
       }
     }
@@ -148,14 +161,22 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     }
   }
 
-  async function start(order: WorkerOrder): Promise<StartResult> {
+  async function start(order: WorkerOrder, options: StartOptions): Promise<StartResult> {
+    // Files mean that an earlier call may have made the worker already: then it is adopted all the same.
+    if (
+      options.signal?.aborted === true &&
+      !(folders.has(order.name) && (await engine.inspect(order.name)))
+    ) {
+      await folders.remove(order.name)
+      return startAbandoned()
+    }
     if (environmentBytes(order.spec.env) > MAX_ENVIRONMENT_BYTES)
       return environmentTooLarge(MAX_ENVIRONMENT_BYTES)
     const { folder, fresh } = await folders.prepare(order)
     await mkdir(modelsDir, { recursive: true })
     let made: Awaited<ReturnType<typeof create>>
     try {
-      made = await create(order, containerBody(order, installation, folder, modelsDir))
+      made = await create(order, containerBody(order, installation, folder, modelsDir), options)
     } catch (error) {
       // Whatever may have reached the engine may have made a container: only the next call can tell.
       if (!(error instanceof EngineError) || (error.away && (error.reached || !fresh))) throw error
@@ -241,7 +262,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
   return {
     kind: 'docker',
-    start: (order) => told(start(order)),
+    start: (order, options = {}) => told(start(order, options)),
     output: (name, { after, signal }) => readOutput({ engine, logger, name, after, signal, pollMs }),
 
     openInput: (name) => told(openInput(name)),

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import Dockerode from 'dockerode'
 import { RunnerError } from '@gpu-service/tasks'
 import { type ContainerInfo, isRecord, parseContainer, parseNames } from './container-info.ts'
+import type { RegistryCredentials } from './credentials.ts'
 import { askBare, bareAddress, gathered } from './live-log.ts'
 
 /** The engine has refused a call, or it has not answered. */
@@ -40,6 +41,8 @@ export interface CallOptions {
   /** How long the answer, of a stream its beginning, may take; the engine's default otherwise. */
   readonly timeoutMs?: number
   readonly signal?: AbortSignal
+  /** Shown to the registry that the engine turns to. */
+  readonly credentials?: RegistryCredentials
 }
 
 /** An answer that is read as it comes. */
@@ -74,17 +77,35 @@ export const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 const ACCEPTED = { 200: true, 201: true, 204: true, 304: true }
 
-/** Where `dockerHost` is omitted, dockerode's own environment (`DOCKER_HOST` and its like) says where the engine is. */
-export function connectDocker(dockerHost?: string): Dockerode {
+const OVER_TCP = /^(?:tcp|https?):\/\//
+
+/**
+ * Where `dockerHost` is omitted or what the environment's DOCKER_HOST says, dockerode reads the rest of its environment too
+ * (DOCKER_CERT_PATH, DOCKER_TLS_VERIFY). Without a port it is 2376 with TLS, else 2375.
+ */
+export function connectDocker(dockerHost = process.env['DOCKER_HOST']): Dockerode {
   // A kept-alive connection of an engine that was restarted would fail the next call, which may be one that cannot be repeated.
   const headers = { Connection: 'close' }
-  if (dockerHost === undefined) return new Dockerode({ headers })
-  const url = new URL(dockerHost)
-  if (url.protocol === 'unix:') return new Dockerode({ headers, socketPath: url.pathname })
-  if (!['tcp:', 'http:', 'https:'].includes(url.protocol))
+  const isEnvironments = dockerHost === process.env['DOCKER_HOST']
+  if (dockerHost === undefined || (isEnvironments && !OVER_TCP.test(dockerHost)))
+    return new Dockerode({ headers })
+  if (dockerHost.startsWith('unix:')) {
+    // Said outright, for what is left unsaid is taken from the environment.
+    const elsewhere = { host: undefined, protocol: 'http' as const }
+    return new Dockerode({ headers, ...elsewhere, socketPath: new URL(dockerHost).pathname })
+  }
+  if (!OVER_TCP.test(dockerHost))
     throw new TypeError(`DOCKER_HOST must begin with unix://, tcp://, http:// or https://: ${dockerHost}`)
-  const protocol = url.protocol === 'https:' ? 'https' : 'http'
-  return new Dockerode({ headers, protocol, host: url.hostname, port: url.port || 2375 })
+  // As of tcp, for URLs drop the default port of a scheme that they know.
+  const { hostname, port } = new URL(dockerHost.replace(OVER_TCP, 'tcp://'))
+  const verifies = isEnvironments && (process.env['DOCKER_TLS_VERIFY'] === '1' || port === '2376')
+  const isTls = dockerHost.startsWith('https:') || verifies
+  return new Dockerode({
+    headers,
+    protocol: isTls ? 'https' : 'http',
+    host: hostname,
+    port: port || (isTls ? 2376 : 2375),
+  })
 }
 
 export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
@@ -125,7 +146,7 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
   function dial(
     method: string,
     path: string,
-    { query, body }: CallOptions,
+    { query, body, credentials }: CallOptions,
     { isStream, abortSignal }: { isStream: boolean; abortSignal: AbortSignal },
   ): Promise<unknown> {
     return new Promise((resolve, reject) => {
@@ -138,6 +159,7 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
           statusCodes: ACCEPTED,
           isStream,
           abortSignal,
+          ...(credentials && { authconfig: credentials }),
         },
         (error, answer) => {
           if (error) {
@@ -164,7 +186,10 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
     const destroy = () => {
       opened.destroy()
     }
-    for (const each of signals) each?.addEventListener('abort', destroy)
+    for (const each of signals) {
+      if (each?.aborted === true) destroy()
+      each?.addEventListener('abort', destroy)
+    }
     opened.once('close', () => {
       for (const each of signals) each?.removeEventListener('abort', destroy)
     })

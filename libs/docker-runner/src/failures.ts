@@ -52,6 +52,15 @@ export function imageNotFound(image: string): StartFailure {
   }
 }
 
+export function startAbandoned(): StartFailure {
+  return {
+    status: 'failed',
+    code: 'START_ABANDONED',
+    message: 'The start was called off before there was a worker.',
+    hint: 'Nothing is left of it; start it again if it is wanted after all.',
+  }
+}
+
 export function commandNotFound(problem: string): StartFailure {
   return {
     status: 'failed',

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { chmod, mkdir, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { PresetId, WorkerName, WorkerOrder } from '@gpu-service/tasks'
@@ -18,6 +19,7 @@ export interface Folders {
   /** Makes the folder of a run. */
   prepareRun(name: WorkerName, runId: string): Promise<void>
   run(name: WorkerName, runId: string): string
+  has(name: WorkerName): boolean
   remove(name: WorkerName): Promise<void>
 }
 
@@ -51,6 +53,7 @@ export function createFolders(dataDir: string): Folders {
       await makeFolder(join(runsOf(name), runId), 0o777)
     },
     run: (name, runId) => join(runsOf(name), runId),
+    has: (name) => existsSync(pathOf(name)),
     remove: (name) => rm(pathOf(name), { recursive: true, force: true }),
   }
 }

@@ -4,6 +4,16 @@ import { createServer, connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+/** An answer that a test writes piece by piece. */
+export interface HeldAnswer {
+  /** The lines of the request before its body. */
+  readonly head: string
+  write(text: string): void
+  end(): void
+  /** Whether the other side has closed the connection. */
+  readonly isClosed: boolean
+}
+
 /** What the proxy does with a connection, told by its first request line (`POST /containers/create?… HTTP/1.1`). */
 export type Treatment =
   /** Passes it on in both directions. */
@@ -23,6 +33,8 @@ export type Treatment =
       readonly status?: number
       readonly after?: Promise<unknown>
     }
+  /** Begins an answer of the test's own, which it writes and ends as it likes. */
+  | { readonly kind: 'hold'; readonly begun: (answer: HeldAnswer) => void }
 
 /** An engine that can be away, hang and lie: a proxy on a Unix socket before the real one. */
 export interface EngineProxy extends AsyncDisposable {
@@ -63,6 +75,20 @@ export async function openEngineProxy(engineSocket: string): Promise<EngineProxy
         const { body, status = 200, after } = treatment
         const head = `HTTP/1.1 ${status} Test\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n`
         void Promise.resolve(after).then(() => client.end(Buffer.concat([Buffer.from(head), body])))
+        return
+      }
+      if (treatment.kind === 'hold') {
+        const [head = ''] = first.toString('latin1').split('\r\n\r\n', 1)
+        client.once('end', () => client.destroy())
+        client.write('HTTP/1.1 200 Test\r\nConnection: close\r\n\r\n')
+        treatment.begun({
+          head,
+          write: (text) => void client.write(text),
+          end: () => void client.end(),
+          get isClosed() {
+            return client.destroyed
+          },
+        })
         return
       }
       const engine = connect({ path: engineSocket, allowHalfOpen: true })

@@ -54,6 +54,7 @@ export async function openRig(options: Partial<DockerRunnerOptions> = {}): Promi
       dataDir,
       modelsDir: join(root, 'models'),
       logger,
+      credentialsFile: null,
       ...options,
     })
     runners.push(runner)

@@ -11,6 +11,9 @@ import type { Writer } from './writer.ts'
 const FIRST_CHUNKS = 8
 const MAX_CHUNKS = 512
 
+/** After so much of stored text a read gives what it has: events may be 1 MiB each. */
+const MAX_READ = 4 * 1024 * 1024
+
 /** Of any seq. */
 const LAST_SEQ = 2 ** 31 - 1
 
@@ -24,7 +27,7 @@ export function createEventLog(
     taskId: TaskId,
     after: number,
     limit: number,
-  ): AsyncGenerator<readonly TaskEvent[]> {
+  ): AsyncGenerator<{ readonly events: readonly TaskEvent[]; readonly size: number }> {
     const end = Math.min(after + limit, LAST_SEQ)
     let at = after
     for (let take = FIRST_CHUNKS; at < end;) {
@@ -46,7 +49,7 @@ export function createEventLog(
         at = chunk.toSeq
         size += chunk.size
       }
-      if (events.length > 0) yield events
+      if (events.length > 0) yield { events, size }
       if (chunks.length < take) return
       if (size < MAX_SIZE) take = Math.min(MAX_CHUNKS, take * 2)
       await nextTurn()
@@ -56,7 +59,12 @@ export function createEventLog(
   return {
     async events(id, after, limit) {
       const all: TaskEvent[] = []
-      for await (const events of batches(id, after, limit)) for (const event of events) all.push(event)
+      let read = 0
+      for await (const { events, size } of batches(id, after, limit)) {
+        for (const event of events) all.push(event)
+        read += size
+        if (read > MAX_READ) break
+      }
       return all
     },
 
@@ -67,7 +75,7 @@ export function createEventLog(
       const settled = await reader.output.findUnique({ where: { taskId_attempt: { taskId: id, attempt } } })
       if (settled !== null) return toOutput(settled)
       const builder = createOutputBuilder()
-      for await (const events of batches(id, 0, LAST_SEQ)) {
+      for await (const { events } of batches(id, 0, LAST_SEQ)) {
         for (const event of events) if (event.attempt === attempt) builder.add(event.body)
       }
       return builder.build()

@@ -56,18 +56,17 @@ export function filterSql(filter: TaskFilter): FilterSql | null {
 
   if (label !== undefined) {
     const { key, value } = label
+    const isLabelled =
+      value === null ? Prisma.sql`l."key" = ${key}` : Prisma.sql`l."key" = ${key} AND l."value" = ${value}`
     return {
       conditions: [...statuses, ...presets, ...words],
       all: [
         ...[...statuses, ...presets, ...words, ...times],
-        Prisma.sql`EXISTS (SELECT 1 FROM "TaskLabel" AS l WHERE l."taskId" = t."id" AND l."key" = ${key} AND l."value" = ${value})`,
+        Prisma.sql`EXISTS (SELECT 1 FROM "TaskLabel" AS l WHERE l."taskId" = t."id" AND ${isLabelled})`,
       ],
       joins,
       candidates(before, limit) {
-        const where = [
-          Prisma.sql`l."key" = ${key} AND l."value" = ${value}`,
-          ...stretch(before, 'l."createdAt"', 'l."taskId"'),
-        ]
+        const where = [isLabelled, ...stretch(before, 'l."createdAt"', 'l."taskId"')]
         return Prisma.sql`
           SELECT l."taskId" AS "id", l."createdAt" FROM "TaskLabel" AS l WHERE ${Prisma.join(where, ' AND ')}
           ORDER BY l."createdAt" DESC, l."taskId" DESC LIMIT ${limit}`

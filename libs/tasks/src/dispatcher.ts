@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { ArtifactFiles } from './artifact-files.ts'
-import { Attempt, delay, type AttemptContext } from './attempt.ts'
-import type { Clock } from './clock.ts'
+import { Attempt, type AttemptContext } from './attempt.ts'
+import { delay, type Clock } from './clock.ts'
 import { Changes, Feeds } from './feed.ts'
 import type { Gpu, GpuInventory } from './gpu.ts'
 import type { ArtifactId, GpuId, PresetId, TaskId, WorkerId, WorkerName } from './ids.ts'
@@ -10,8 +10,8 @@ import type { Logger } from './logger.ts'
 import { Nudge } from './nudge.ts'
 import { allowedGpus, gpuCount, plan, queueOrder, type Plan, type QueuedTask } from './planner.ts'
 import type { InputIssue, PresetCatalog } from './presets.ts'
-import { OUTPUT_START, type AssignedGpu, type WorkerRunner } from './runner.ts'
-import type { GpuNeed } from './spec.ts'
+import { OUTPUT_START, RunnerError, type AssignedGpu, type WorkerRunner } from './runner.ts'
+import type { GpuNeed, WorkerMode } from './spec.ts'
 import type { TaskStore } from './store.ts'
 import { isFinal, type Task } from './task.ts'
 import type { Worker } from './worker.ts'
@@ -58,8 +58,17 @@ export type SubmitResult =
       readonly message: string
     }
 
+interface QueueEntry extends QueuedTask {
+  readonly presetId: PresetId
+  readonly mode: WorkerMode
+  readonly attempt: number
+  readonly lastSeq: number
+}
+
 const FIRST_PROBE_MS = 250
 const LAST_PROBE_MS = 5_000
+/** Beside the workers' own grace periods, for the engine to stop and remove them. */
+const STOP_MARGIN_MS = 15_000
 
 /**
  * Takes tasks, decides with the planner which starts where and when, follows each to its stored end, and answers what waits and why. One
@@ -74,12 +83,14 @@ export class Dispatcher implements AsyncDisposable {
   /** GPUs whose claims have changed. */
   readonly gpuChanges = new Changes<GpuId>()
 
-  readonly #queue = new Map<TaskId, Task>()
+  /** What the planner and a claim need of each QUEUED task; inputs and specs stay in the store. */
+  readonly #queue = new Map<TaskId, QueueEntry>()
   readonly #attempts = new Map<TaskId, Attempt>()
   readonly #claims = new Map<WorkerId, Worker>()
   /** Attempts and clean-ups that are under way. */
   readonly #work = new Set<Promise<void>>()
   readonly #nudge = new Nudge()
+  readonly #stopPlanning = new AbortController()
   readonly #detach = new AbortController()
   readonly #context: AttemptContext
   #plan: Plan = { actions: [], waiting: new Map() }
@@ -132,14 +143,20 @@ export class Dispatcher implements AsyncDisposable {
     const gpuIds = request.gpuIds as readonly GpuId[] | null
     const resolved = presets.resolve({ ...request, gpuIds })
     if (resolved.status !== 'resolved') return resolved
-    const { spec, input } = resolved
+    const { input } = resolved
+    const inventory = gpus.list()
+    // Settled now: what a task needs must not change with the cards that come and go while it waits.
+    const spec = Object.freeze({
+      ...resolved.spec,
+      gpus: { ...resolved.spec.gpus, count: gpuCount(resolved.spec.gpus, inventory) },
+    })
     if (spec.mode === 'SESSION') {
       return refused(
         'SESSIONS_NOT_SUPPORTED',
         `The preset ${spec.presetId} has mode: session, which this version cannot run yet.`,
       )
     }
-    const missing = missingGpus(spec.gpus, gpus.list())
+    const missing = missingGpus(spec.gpus, inventory)
     if (missing !== null) return refused('NO_SUCH_GPU', missing)
     if (this.#queue.size >= maxQueued)
       return refused('QUEUE_FULL', `${maxQueued} tasks are waiting already. Try again later.`)
@@ -167,7 +184,7 @@ export class Dispatcher implements AsyncDisposable {
     }
     const { task, duplicate } = created
     if (!duplicate) {
-      this.#queue.set(task.id, task)
+      this.#queue.set(task.id, queueEntry(task))
       this.taskChanges.changed(task.id)
       this.#nudge.nudge()
     }
@@ -191,7 +208,7 @@ export class Dispatcher implements AsyncDisposable {
   /** 1 is next; `null` for a task that does not wait. */
   queuePosition(id: TaskId): number | null {
     if (!this.#queue.has(id)) return null
-    const order = [...this.#queue.values()].map(queued).sort(queueOrder)
+    const order = [...this.#queue.values()].sort(queueOrder)
     return order.findIndex((task) => task.id === id) + 1
   }
 
@@ -218,6 +235,11 @@ export class Dispatcher implements AsyncDisposable {
     }
   }
 
+  /** The tasks that have not ended. */
+  activeTasks(): readonly TaskId[] {
+    return [...this.#attempts.keys(), ...this.#queue.keys()]
+  }
+
   /** The workers that have not exited, oldest first, as they are now. */
   workers(): readonly Worker[] {
     return [...this.#claims.values()]
@@ -241,16 +263,25 @@ export class Dispatcher implements AsyncDisposable {
   /** Ends planning and lets go of the workers (or stops them), after everything that was read is stored. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#refusing = true
-    if (this.#options.shutdown === 'stop') {
-      await Promise.all(
-        [...this.#attempts.keys()].map((id) => this.cancel(id, 'The service was stopped (SHUTDOWN=stop).')),
-      )
-      while (this.#work.size > 0) await Promise.all(this.#work)
-    }
-    this.#detach.abort()
+    this.#stopPlanning.abort()
     this.#nudge.nudge()
     await this.#planning
+    if (this.#options.shutdown === 'stop') await this.#stopAll()
+    this.#detach.abort()
     while (this.#work.size > 0) await Promise.all(this.#work)
+  }
+
+  /** Cancels what has a worker and waits for its end, as long as the workers may take for it and no longer than an engine that is away. */
+  async #stopAll(): Promise<void> {
+    const reason = 'The service was stopped (SHUTDOWN=stop).'
+    const graceMs = Math.max(0, ...[...this.#attempts.values()].map((attempt) => attempt.stopGraceMs))
+    await Promise.all([...this.#attempts.keys()].map((id) => this.cancel(id, reason)))
+    const tooLate = new AbortController()
+    const ended = (async () => {
+      while (this.#work.size > 0 && !tooLate.signal.aborted) await Promise.all(this.#work)
+    })()
+    await Promise.race([ended, delay(this.#options.clock, graceMs + STOP_MARGIN_MS, tooLate.signal)])
+    tooLate.abort()
   }
 
   // ------------------------------------------------------------------------------------------------------------------- start
@@ -260,7 +291,7 @@ export class Dispatcher implements AsyncDisposable {
     const workers = new Map((await store.liveWorkers()).map((worker) => [worker.id, worker]))
     for (const task of await store.activeTasks()) {
       if (task.status === 'QUEUED') {
-        this.#queue.set(task.id, task)
+        this.#queue.set(task.id, queueEntry(task))
         continue
       }
       const worker = task.workerId === null ? undefined : workers.get(task.workerId)
@@ -293,57 +324,72 @@ export class Dispatcher implements AsyncDisposable {
       try {
         const listed = await runner.list()
         const live = new Set([...known, ...[...this.#claims.values()].map((worker) => worker.name)])
-        for (const { name } of listed.filter((worker) => !live.has(worker.name))) {
-          logger.info({ worker: name }, 'Removing a worker that no task needs.')
-          await runner.remove(name)
-        }
+        for (const { name } of listed.filter((worker) => !live.has(worker.name)))
+          await this.#removeLeftover(name)
         for (const { id } of ended) await store.updateWorker(id, { status: 'EXITED', exitedAt: clock.now() })
         return
       } catch (error) {
-        this.#onReachable(false, error instanceof Error ? error.message : String(error))
+        if (isAway(error)) this.#onReachable(false, error.message)
+        else
+          logger.error({ err: error }, 'What an earlier process left could not be looked at; trying again.')
         await delay(clock, waitMs, this.#detach.signal)
       }
     }
   }
 
+  async #removeLeftover(name: WorkerName): Promise<void> {
+    const { runner, logger } = this.#options
+    logger.info({ worker: name }, 'Removing a worker that no task needs.')
+    try {
+      await runner.remove(name)
+    } catch (error) {
+      if (isAway(error)) throw error
+      // One that cannot be removed must not keep the others; the next start tries again.
+      logger.error({ err: error, worker: name }, 'A worker that no task needs could not be removed.')
+    }
+  }
+
   async #planLoop(): Promise<void> {
-    const { signal } = this.#detach
-    const { gpus, maxWorkers, logger, clock } = this.#options
+    const { signal } = this.#stopPlanning
+    const { gpus, logger, clock } = this.#options
     const forget = gpus.onChange((changed) => {
       for (const id of changed) this.gpuChanges.changed(id)
       this.#nudge.nudge()
     })
     while (!signal.aborted) {
       const { version } = this.#nudge
-      this.#plan = plan({
-        queue: [...this.#queue.values()].map(queued),
-        workers: [...this.#claims.values()],
-        gpus: gpus.list(),
-        maxWorkers,
-        blocked: this.#blocked,
-      })
       try {
-        for (const action of this.#plan.actions)
-          await this.#claim(action.taskId, action.gpuIds, action.reason)
+        await this.#planOnce()
+        await this.#nudge.waitPast(version, signal)
       } catch (error) {
-        logger.error({ err: error }, 'A task could not be given to a worker; trying again.')
+        logger.error({ err: error }, 'Tasks could not be given to workers; trying again.')
         await delay(clock, FIRST_PROBE_MS, signal)
-        continue
       }
-      await this.#nudge.waitPast(version, signal)
     }
     forget()
+  }
+
+  async #planOnce(): Promise<void> {
+    const { gpus, maxWorkers } = this.#options
+    this.#plan = plan({
+      queue: this.#queue.values(),
+      workers: [...this.#claims.values()],
+      gpus: gpus.list(),
+      maxWorkers,
+      blocked: this.#blocked,
+    })
+    for (const action of this.#plan.actions) await this.#claim(action.taskId, action.gpuIds, action.reason)
   }
 
   async #claim(id: TaskId, gpuIds: readonly GpuId[], reason: string): Promise<void> {
     const { store, newId, clock } = this.#options
     const task = this.#queue.get(id)
-    if (task === undefined || this.#detach.signal.aborted) return
-    const { presetId, spec } = task
+    if (task === undefined || this.#stopPlanning.signal.aborted) return
+    const { presetId, mode } = task
     const workerId = newId() as WorkerId
     const name = `gpu-${store.installation}-${workerId}` as WorkerName
     const at = clock.now()
-    const worker = { id: workerId, name, presetId, mode: spec.mode, gpuIds }
+    const worker = { id: workerId, name, presetId, mode, gpuIds }
     const claimed = await store.claim({
       taskId: id,
       attempt: task.attempt + 1,
@@ -440,8 +486,12 @@ export class Dispatcher implements AsyncDisposable {
   }
 }
 
-function queued(task: Task): QueuedTask {
-  return { id: task.id, priority: task.priority, gpus: task.spec.gpus }
+function isAway(error: unknown): error is RunnerError {
+  return error instanceof RunnerError && error.code === 'ENGINE_UNAVAILABLE'
+}
+
+function queueEntry({ id, priority, spec, presetId, attempt, lastSeq }: Task): QueueEntry {
+  return { id, priority, gpus: spec.gpus, presetId, mode: spec.mode, attempt, lastSeq }
 }
 
 /** Why this machine can never serve the need; `null`: it can. */

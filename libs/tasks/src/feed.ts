@@ -34,9 +34,9 @@ export class Feeds {
     this.#store = store
   }
 
-  /** Says that these events of the task have been committed. They must not be changed any more. */
-  committed(id: TaskId, events: readonly TaskEvent[]): void {
-    this.#tail.push(id, events)
+  /** Says that these events of the task, about `bytes` large, have been committed. They must not be changed any more. */
+  committed(id: TaskId, events: readonly TaskEvent[], bytes: number): void {
+    this.#tail.push(id, events, bytes)
     this.#nudges.nudge(id)
   }
 
@@ -134,10 +134,10 @@ export class Changes<K> {
   }
 
   /** The sets of keys that changed, from now on; never an empty set. */
-  watch(signal?: AbortSignal): AsyncIterableIterator<readonly K[]> {
+  watch(): AsyncIterableIterator<readonly K[]> {
     const watcher = { keys: new Set<K>(), nudge: new Nudge() }
     const closed = new AbortController()
-    const stop = signal === undefined ? closed.signal : AbortSignal.any([closed.signal, signal])
+    const stop = closed.signal
     const watchers = this.#watchers
     watchers.add(watcher)
     const end = (): Promise<IteratorResult<readonly K[]>> => {

@@ -110,7 +110,8 @@ export interface TaskFilter {
   readonly presetId?: string
   readonly createdAfter?: number
   readonly createdBefore?: number
-  readonly label?: { readonly key: string; readonly value: string }
+  /** `value` is `null` where any will do. */
+  readonly label?: { readonly key: string; readonly value: string | null }
   /** Words that all occur in the input, the output text or the error, in any case. */
   readonly text?: string
 }
@@ -172,7 +173,7 @@ export interface TaskStore extends AsyncDisposable {
   countTasks(filter: TaskFilter, limit: number): Promise<number | null>
   /** Of the given ids those that match. */
   matching(ids: readonly TaskId[], filter: TaskFilter): Promise<readonly Task[]>
-  /** At most `limit` events with a seq above `after`, in order; fewer where fewer are stored. */
+  /** At most `limit` events with a seq above `after`, in order; fewer where they are large or fewer are stored, but one where there is one. */
   events(id: TaskId, after: number, limit: number): Promise<readonly TaskEvent[]>
   /** Of the last attempt: as settled, or, while it runs, put together from the events stored so far. */
   output(id: TaskId): Promise<TaskOutput>

@@ -11,7 +11,9 @@ export interface EventBatch {
 
 /** The most events in one batch. */
 export const MAX_BATCH_EVENTS = 500
-/** About the most characters of text in one batch of more than one event. */
+/** An event's memory beside its text. */
+const EVENT_WEIGHT = 128
+/** About the most bytes in one batch of more than one event. */
 const MAX_BATCH_WEIGHT = 256 * 1024
 const MAX_TASK_EVENTS = 4_096
 const MAX_TASK_WEIGHT = 2 * 1024 * 1024
@@ -20,6 +22,8 @@ const MAX_TOTAL_WEIGHT = 48 * 1024 * 1024
 interface TaskTail {
   /** Gapless and in order; the first batch's events start after `startsAfter`. */
   batches: EventBatch[]
+  /** Of each batch, in bytes. */
+  weights: number[]
   startsAfter: number
   lastSeq: number
   events: number
@@ -36,13 +40,13 @@ export class Tail {
   readonly #tails = new Map<TaskId, TaskTail>()
   #weight = 0
 
-  /** Approximate memory held, in characters of text. */
+  /** Approximate memory held, in bytes. */
   get weight(): number {
     return this.#weight
   }
 
-  /** Adds events that have just been committed. `events` must be consecutive and must not be changed any more. */
-  push(id: TaskId, events: readonly TaskEvent[]): void {
+  /** Adds events that have just been committed. `events` must be consecutive and must not be changed any more; they are `bytes` large in all. */
+  push(id: TaskId, events: readonly TaskEvent[], bytes: number): void {
     const first = events[0]
     if (first === undefined) return
     let tail = this.#tails.get(id)
@@ -51,6 +55,7 @@ export class Tail {
       this.drop(id)
       tail = {
         batches: [],
+        weights: [],
         startsAfter: first.seq - 1,
         lastSeq: first.seq - 1,
         events: 0,
@@ -63,9 +68,12 @@ export class Tail {
     this.#tails.set(id, tail)
     tail.joined.clear()
     const lastSeq = first.seq + events.length - 1
-    for (const run of split(events)) {
-      const weight = weightOf(run)
+    // Of how many bytes each event is is not known; a commit's events are taken to be alike.
+    const each = Math.ceil(bytes / events.length) + EVENT_WEIGHT
+    for (const run of split(events, each)) {
+      const weight = run.length * each
       tail.batches.push({ events: run, lastSeq })
+      tail.weights.push(weight)
       tail.events += run.length
       tail.weight += weight
       this.#weight += weight
@@ -104,8 +112,8 @@ export class Tail {
 
   #shift(tail: TaskTail): void {
     const batch = tail.batches.shift()
-    if (batch === undefined) return
-    const weight = weightOf(batch.events)
+    const weight = tail.weights.shift()
+    if (batch === undefined || weight === undefined) return
     tail.events -= batch.events.length
     tail.weight -= weight
     this.#weight -= weight
@@ -125,11 +133,11 @@ export class Tail {
     // The common case, a reader that is up to date: the batch itself, the same object for all.
     if (after === from && at === tail.batches.length - 1) return first
     const events = first.events.slice(after - from)
-    let weight = weightOf(events)
+    let weight = tail.weights[at] ?? 0
     for (at++; at < tail.batches.length; at++) {
       const next = tail.batches[at]
       if (next === undefined || events.length + next.events.length > MAX_BATCH_EVENTS) break
-      weight += weightOf(next.events)
+      weight += tail.weights[at] ?? 0
       if (weight > MAX_BATCH_WEIGHT) break
       events.push(...next.events)
     }
@@ -137,38 +145,10 @@ export class Tail {
   }
 }
 
-function split(events: readonly TaskEvent[]): (readonly TaskEvent[])[] {
-  const average = weightOf(events) / events.length
-  const size = Math.max(1, Math.min(MAX_BATCH_EVENTS, Math.floor(MAX_BATCH_WEIGHT / average)))
+function split(events: readonly TaskEvent[], each: number): (readonly TaskEvent[])[] {
+  const size = Math.max(1, Math.min(MAX_BATCH_EVENTS, Math.floor(MAX_BATCH_WEIGHT / each)))
   if (events.length <= size) return [events]
   const runs: (readonly TaskEvent[])[] = []
   for (let from = 0; from < events.length; from += size) runs.push(events.slice(from, from + size))
   return runs
-}
-
-/** About how much memory an event's text takes; structured values count as a line of average length. */
-function weightOf(events: readonly TaskEvent[]): number {
-  let weight = 0
-  for (const { body } of events) {
-    weight += 64
-    switch (body.type) {
-      case 'text_delta':
-        weight += body.delta.length
-        break
-      case 'text':
-        weight += body.content.length
-        break
-      case 'log':
-      case 'fault':
-        weight += body.line.length
-        break
-      case 'result':
-      case 'custom':
-        weight += 4_096
-        break
-      default:
-        weight += 128
-    }
-  }
-  return weight
 }

@@ -46,7 +46,7 @@ beforeEach(() => {
 })
 
 const commit = (...bodies: TaskEventBody[]): void => {
-  feeds.committed(id, log.append(...bodies))
+  feeds.committed(id, log.append(...bodies), bodies.length * 40)
 }
 
 async function readAll(after: number): Promise<number[]> {

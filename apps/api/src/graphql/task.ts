@@ -1,3 +1,4 @@
+import { StoreError } from '@gpu-service/task-store'
 import {
   FeedError,
   type EventBatch,
@@ -27,7 +28,9 @@ export const taskQueries = {
   async tasks(_parent, { filter, first, after }, { store }) {
     checkFirst(first, MAX_PAGE)
     const parsed = parseFilter(filter)
-    const page = await store.tasks({ filter: parsed, first, after: (after ?? null) as TaskId | null })
+    const page = await searching(
+      store.tasks({ filter: parsed, first, after: (after ?? null) as TaskId | null }),
+    )
     return {
       edges: page.tasks.map((node) => ({ cursor: node.id, node })),
       pageInfo: { hasNextPage: page.hasNextPage, endCursor: page.tasks.at(-1)?.id ?? null },
@@ -95,11 +98,8 @@ export const taskSubscriptions = {
       const parsed = parseFilter(filter)
       return flatten(
         dispatcher.taskChanges.watch(),
-        async () => {
-          const active = (await store.activeTasks()).map((task) => task.id)
-          return store.matching(active, parsed)
-        },
-        (ids) => store.matching(ids, parsed),
+        () => searching(store.matching(dispatcher.activeTasks(), parsed)),
+        (ids) => searching(store.matching(ids, parsed)),
       )
     },
     resolve: (task: DomainTask) => task,
@@ -145,8 +145,18 @@ function parseFilter(filter: TaskFilterInput | null | undefined): TaskFilter {
     ...(presetId != null && { presetId }),
     ...(createdAfter != null && { createdAfter }),
     ...(createdBefore != null && { createdBefore }),
-    ...(label != null && { label }),
+    ...(label != null && { label: { key: label.key, value: label.value ?? null } }),
     ...(text != null && { text }),
+  }
+}
+
+/** A filter that the store cannot search by is the client's fault. */
+async function searching<T>(search: Promise<T>): Promise<T> {
+  try {
+    return await search
+  } catch (error) {
+    if (error instanceof StoreError && error.code === 'INVALID_FILTER') throw badInput(error.message)
+    throw error
   }
 }
 
