@@ -23,7 +23,7 @@ import { findProgram, hostEnvironment } from './command.ts'
 import { makePipe, openPipe } from './input-pipe.ts'
 import { launch } from './launcher.ts'
 import { readOutputFiles } from './output-files.ts'
-import { MARKER, markedProcesses, runs, send } from './process-table.ts'
+import { MARKER, markedProcesses, type ProcessIdentity, runs, send } from './process-table.ts'
 import {
   examine,
   type Finding,
@@ -178,12 +178,21 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
       send(-finding.identity.pid, 'SIGKILL')
     }
     const oldest = 'identity' in finding ? finding.identity : null
+    await killMarked(folder.name, oldest, async () => (await look(folder)).phase !== 'running')
+  }
+
+  /** Kills the processes that carry the worker's name until there are none and `isOver`. */
+  async function killMarked(
+    name: string,
+    oldest: ProcessIdentity | null,
+    isOver: () => Promise<boolean>,
+  ): Promise<void> {
     const gone = await comesTrue(KILL_DEADLINE_MS, async () => {
-      const left = await markedProcesses(folder.name, oldest)
+      const left = await markedProcesses(name, oldest)
       for (const pid of left) send(pid, 'SIGKILL')
-      return left.length === 0 && (await look(folder)).phase !== 'running'
+      return left.length === 0 && (await isOver())
     })
-    if (!gone) throw new RunnerError('ENGINE_REFUSED', `Processes of ${folder.name} still run after SIGKILL.`)
+    if (!gone) throw new RunnerError('ENGINE_REFUSED', `Processes of ${name} still run after SIGKILL.`)
   }
 
   async function stop(folder: WorkerFolder, graceMs: number): Promise<void> {
@@ -201,8 +210,10 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     try {
       await rename(folder.path, removed)
     } catch (error) {
-      if (isMissing(error)) return
-      throw error
+      if (!isMissing(error)) throw error
+      // Somebody has removed the folder; what runs of the worker carries its name still.
+      await killMarked(folder.name, null, () => Promise.resolve(true))
+      return
     }
     await discard(workerFolder(removed, folder.name))
   }

@@ -185,12 +185,19 @@ async function settleAttempts(execute: Execute, tasks: readonly TaskGroup[]): Pr
   }
 }
 
+interface WorkerMove {
+  readonly stdout: string | null
+  readonly stderr: string | null
+  readonly eventSeq: number | null
+  readonly served: number
+}
+
 /** Moves the workers' cursors, counts the attempts that they have ended, and keeps what they said outside of a task. */
 async function moveWorkers(execute: Execute, { calls }: AppendGroup): Promise<void> {
-  const workers = new Map<WorkerId, { stdout: string | null; stderr: string | null; served: number }>()
+  const workers = new Map<WorkerId, WorkerMove>()
   const logs: (readonly Value[])[] = []
   for (const { progress } of calls) {
-    const { workerId, cursor, workerEvents = [], tasks } = progress
+    const { workerId, cursor, eventSeq, workerEvents = [], tasks } = progress
     // An attempt that never started was served by no worker.
     const served = tasks.filter(({ settle, attempt }) => settle !== undefined && attempt > 0).length
     if (workerEvents.length > 0) logs.push([workerId, workerEvents.length, toWorkerLog(workerEvents)])
@@ -199,17 +206,25 @@ async function moveWorkers(execute: Execute, { calls }: AppendGroup): Promise<vo
     workers.set(workerId, {
       stdout: cursor?.stdout ?? before?.stdout ?? null,
       stderr: cursor?.stderr ?? before?.stderr ?? null,
+      eventSeq: eventSeq ?? before?.eventSeq ?? null,
       served: served + (before?.served ?? 0),
     })
   }
   for (const batch of inBatches([...workers])) {
-    const rows = batch.map(([id, { stdout, stderr, served }]) => [id, stdout, stderr, served])
+    const rows = batch.map(([id, { stdout, stderr, served, eventSeq }]) => [
+      id,
+      stdout,
+      stderr,
+      served,
+      eventSeq,
+    ])
     const moved = await execute(Prisma.sql`
       UPDATE "Worker" AS w SET
         "stdoutCursor" = COALESCE(v.column2, w."stdoutCursor"),
         "stderrCursor" = COALESCE(v.column3, w."stderrCursor"),
-        "tasksServed" = w."tasksServed" + v.column4
-      FROM (VALUES ${tuples(rows, ['TEXT', 'TEXT', 'TEXT', 'INTEGER'])}) AS v
+        "tasksServed" = w."tasksServed" + v.column4,
+        "eventSeq" = COALESCE(v.column5, w."eventSeq")
+      FROM (VALUES ${tuples(rows, ['TEXT', 'TEXT', 'TEXT', 'INTEGER', 'INTEGER'])}) AS v
       WHERE w."id" = v.column1`)
     if (moved !== batch.length) throw new StoreError('NOT_FOUND', 'There is no such worker.')
   }

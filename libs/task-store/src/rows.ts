@@ -118,6 +118,7 @@ export function toWorker(row: WorkerRow, taskIds: readonly string[]): Worker {
     readyAt: time(row.readyAt),
     tasksServed: row.tasksServed,
     cursor: { stdout: row.stdoutCursor, stderr: row.stderrCursor },
+    eventSeq: row.eventSeq,
     exit: row.exit === null ? null : jsonColumn('exit', row.exit, exit),
   }
 }

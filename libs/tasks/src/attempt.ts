@@ -84,7 +84,7 @@ export class Attempt {
       runId: this.#runId,
       newArtifactId: context.newArtifactId,
       takeArtifact: (id, source) => this.#takeArtifact(id, source),
-      fromStart: cursor.stdout === '',
+      eventSeq: worker.eventSeq ?? (cursor.stdout === '' ? 0 : null),
       seen: { signOfLife: task.runningAt !== null, text: task.firstTextAt !== null, finish: task.finish },
       sink: {
         write: (body) => {
@@ -243,16 +243,29 @@ export class Attempt {
     try {
       return await this.#context.runner.start(order, { signal, onPull })
     } catch (error) {
-      if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE') throw error
+      if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE')
+        return this.#startBroke(error)
       this.#mayHaveStarted = true
       return { status: 'failed', code: error.code, message: error.message, hint: '' }
+    }
+  }
+
+  /** Nothing that a runner foresees: its own files cannot be written, the disk is full. What there may be of the worker is removed. */
+  #startBroke(error: unknown): StartFailure {
+    this.#context.logger.error({ err: error, taskId: this.#task.id }, 'A worker could not be started.')
+    const message = `The worker could not be started: ${error instanceof Error ? error.message : String(error)}.`
+    return {
+      status: 'failed',
+      code: 'ENGINE_REFUSED',
+      message,
+      hint: "Check the service's data folder and its log.",
     }
   }
 
   #tellOfPull({ message, progress }: PullProgress): void {
     this.#writer.beginStretch(this.#context.clock.now())
     this.#writer.write({ type: 'worker', status: 'pulling', message, progress })
-    this.#writer.endStretch(this.#writer.cursor, message.length)
+    this.#writer.endStretch(this.#writer.cursor, message.length, this.#interpreter.eventSeq)
   }
 
   /** The task is to be stopped before its worker was seen to start; `null`: it has started all the same, and must be stopped itself. */
@@ -298,14 +311,14 @@ export class Attempt {
           await this.#interpreter.feed(item.stream, item.bytes)
           const cursor: Record<OutputStream, string> = { ...writer.cursor }
           cursor[item.stream] = item.cursor
-          writer.endStretch(cursor, item.bytes.length)
+          writer.endStretch(cursor, item.bytes.length, this.#interpreter.eventSeq)
           await writer.ready()
           break
         }
         case 'gap':
           writer.beginStretch(clock.now())
           this.#interpreter.gap(item.detail)
-          writer.endStretch(writer.cursor, item.detail.length)
+          writer.endStretch(writer.cursor, item.detail.length, this.#interpreter.eventSeq)
           break
         case 'end':
           this.#changeWorker({ exit: item.exit })
@@ -322,7 +335,7 @@ export class Attempt {
   async #endOfOutput(at: number): Promise<void> {
     this.#writer.beginStretch(Math.max(this.#writer.at, at))
     await this.#interpreter.end()
-    this.#writer.endStretch(this.#writer.cursor, 0)
+    this.#writer.endStretch(this.#writer.cursor, 0, this.#interpreter.eventSeq)
   }
 
   async #takeArtifact(

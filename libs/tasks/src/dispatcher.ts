@@ -411,6 +411,7 @@ export class Dispatcher implements AsyncDisposable {
       readyAt: null,
       tasksServed: 0,
       cursor: OUTPUT_START,
+      eventSeq: null,
       exit: null,
     })
   }

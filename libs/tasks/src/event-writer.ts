@@ -4,7 +4,13 @@ import type { Feeds } from './feed.ts'
 import type { TaskId, WorkerId } from './ids.ts'
 import type { Logger } from './logger.ts'
 import type { OutputCursor } from './runner.ts'
-import { StaleWriteError, type Settlement, type TaskAppend, type TaskStore } from './store.ts'
+import {
+  StaleWriteError,
+  type Settlement,
+  type TaskAppend,
+  type TaskStore,
+  type WorkerProgress,
+} from './store.ts'
 
 export interface EventWriterContext {
   readonly store: TaskStore
@@ -46,6 +52,7 @@ export class EventWriter {
   readonly #context: EventWriterContext
   readonly #written: Written
   #cursor: OutputCursor
+  #eventSeq: number | null = null
   #lastSeq: number
   /** When the stretch of output that is being read was written. */
   #at = 0
@@ -86,9 +93,10 @@ export class EventWriter {
     this.#inStretch = true
   }
 
-  /** Closes it: it has brought the cursor here, and `bytes` is its size. */
-  endStretch(cursor: OutputCursor, bytes: number): void {
+  /** Closes it: it has brought the cursor here, `bytes` is its size, and `eventSeq` the worker's own count by now. */
+  endStretch(cursor: OutputCursor, bytes: number, eventSeq: number | null): void {
     this.#cursor = cursor
+    this.#eventSeq = eventSeq
     this.#pendingBytes += bytes
     this.#inStretch = false
     this.#flush()
@@ -169,8 +177,8 @@ export class EventWriter {
       attempt,
       after: this.#lastSeq - events.length,
       events,
-      changes: this.#changes,
-      artifacts: this.#artifacts,
+      ...(Object.keys(this.#changes).length > 0 && { changes: this.#changes }),
+      ...(this.#artifacts.length > 0 && { artifacts: this.#artifacts }),
     }
     const bytes = this.#pendingBytes
     this.#pending = []
@@ -182,7 +190,12 @@ export class EventWriter {
 
   async #commit(append: TaskAppend, bytes: number): Promise<void> {
     const { store, feeds, taskChanged, clock, logger, detach } = this.#context
-    const progress = { workerId: this.#written.workerId, cursor: this.#cursor, tasks: [append] }
+    const progress: WorkerProgress = {
+      workerId: this.#written.workerId,
+      cursor: this.#cursor,
+      ...(this.#eventSeq !== null && { eventSeq: this.#eventSeq }),
+      tasks: [append],
+    }
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       try {
         await store.append(progress)

@@ -43,8 +43,8 @@ export interface InterpreterOptions {
   readonly takeArtifact: (id: ArtifactId, source: ArtifactEvent['source']) => Promise<Taken>
   /** What earlier processes have seen already. */
   readonly seen: { readonly signOfLife: boolean; readonly text: boolean; readonly finish: TaskFinish | null }
-  /** This is the worker's whole output, from its first byte on; else its own count of events goes on from a number that is not known. */
-  readonly fromStart: boolean
+  /** The worker's own count of its events so far: 0 at its first byte; `null` where it is not known. */
+  readonly eventSeq: number | null
 }
 
 /**
@@ -70,11 +70,11 @@ export class Interpreter {
 
   constructor(options: InterpreterOptions) {
     this.#options = options
-    const { seen, fromStart } = options
+    const { seen } = options
     this.#signOfLife = seen.signOfLife
     this.#text = seen.text
     this.#finish = seen.finish
-    this.#lastSeq = fromStart ? 0 : null
+    this.#lastSeq = options.eventSeq
     this.#parser = createEventParser({
       event: (event, runId, seq) => {
         this.#onEvent(event, runId, seq)
@@ -105,6 +105,11 @@ export class Interpreter {
   /** Some of the output is missing. */
   get outputLost(): boolean {
     return this.#outputLost
+  }
+
+  /** The worker's own count of its events by now; `null` where it does not count. */
+  get eventSeq(): number | null {
+    return this.#lastSeq === 0 ? null : this.#lastSeq
   }
 
   /** The last lines of stderr, oldest first. */
@@ -183,7 +188,7 @@ export class Interpreter {
     const last = this.#lastSeq ?? seq - 1
     const missing = seq - last - 1
     const explained = Math.max(0, Math.min(missing, this.#unreadable))
-    this.#unreadable -= explained
+    this.#unreadable = 0
     this.#lastSeq = Math.max(seq, last)
     if (missing <= explained) return
     const detail = `The worker's own count jumps from ${last} to ${seq}: ${missing - explained} of its events are missing.`

@@ -91,6 +91,8 @@ export interface WorkerProgress {
   readonly workerId: WorkerId
   /** How far the output has been read with it; absent where nothing was read. */
   readonly cursor?: OutputCursor
+  /** The worker's own count of its events by then; absent where it does not count. */
+  readonly eventSeq?: number
   /** What belongs to no task: kept in the worker's own log. */
   readonly workerEvents?: readonly { readonly at: number; readonly body: TaskEventBody }[]
   readonly tasks: readonly TaskAppend[]

@@ -31,5 +31,7 @@ export interface Worker {
   readonly tasksServed: number
   /** How far its output has been stored. */
   readonly cursor: OutputCursor
+  /** The worker's own count of its events (`seq`), as far as it has been stored; `null` where it does not count. */
+  readonly eventSeq: number | null
   readonly exit: WorkerExit | null
 }
