@@ -169,6 +169,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           readyAt: null,
           tasksServed: 0,
           cursor: { stdout: '', stderr: '' },
+          eventSeq: null,
           exit: null,
         })
       })
@@ -344,6 +345,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         await store.append({
           workerId: workerId(1),
           cursor: { stdout: '17.5/2', stderr: '17.4/1' },
+          eventSeq: 7,
           workerEvents: [{ at: START, body: { type: 'log', stream: 'STDERR', level: null, line: 'hello' } }],
           tasks: [
             {
@@ -362,7 +364,10 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           firstTextAt: START + 2_001,
           finish: null,
         })
-        expect((await store.worker(workerId(1)))?.cursor).toEqual({ stdout: '17.5/2', stderr: '17.4/1' })
+        expect(await store.worker(workerId(1))).toMatchObject({
+          cursor: { stdout: '17.5/2', stderr: '17.4/1' },
+          eventSeq: 7,
+        })
       })
 
       it('settles a task, its attempt, its output and its worker together', async () => {

@@ -135,18 +135,18 @@ describe('the SQLite database of a task store', () => {
 
     it('is recorded as the command line tool of Prisma does', async () => {
       await made((database) => {
-        expect(
-          database
-            .prepare('SELECT finished_at IS NOT NULL AS done, applied_steps_count FROM _prisma_migrations')
-            .all(),
-        ).toEqual([{ done: 1, applied_steps_count: 1 }])
+        const rows = database
+          .prepare('SELECT finished_at IS NOT NULL AS done, applied_steps_count FROM _prisma_migrations')
+          .all()
+        expect(rows.length).toBeGreaterThan(0)
+        for (const row of rows) expect(row).toEqual({ done: 1, applied_steps_count: 1 })
       })
     })
 
     it('is refused when a newer version made it', async () => {
       await made((database) => {
         database.exec(
-          `INSERT INTO _prisma_migrations SELECT 'x', checksum, finished_at, '29990101000000_future', logs, rolled_back_at, started_at, 1 FROM _prisma_migrations`,
+          `INSERT INTO _prisma_migrations SELECT 'x', checksum, finished_at, '29990101000000_future', logs, rolled_back_at, started_at, 1 FROM _prisma_migrations LIMIT 1`,
         )
       })
       await refused('DATABASE_NEWER', /29990101000000_future/)
