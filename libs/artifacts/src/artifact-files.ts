@@ -5,6 +5,8 @@ import { isAbsolute, join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
 
+const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/
+
 /** The artifacts' files of one installation. */
 export interface ArtifactFolder extends ArtifactFiles {
   /** The file of an artifact, or `null` where it is gone. */
@@ -29,12 +31,15 @@ export async function openArtifactFiles({
   return {
     async take(id, source) {
       if (source.kind === 'data') {
+        if (!BASE64.test(source.data)) return { status: 'refused', message: 'The data is not base64.' }
         const bytes = Buffer.from(source.data, 'base64')
         return store(pathOf(id), [bytes], maxBytes)
       }
       const file = await openInside(source)
       if (typeof file === 'string') return { status: 'refused', message: file }
       try {
+        // Looked at first: a sparse file of terabytes is quickly made and slowly copied.
+        if ((await file.stat()).size > maxBytes) return tooLarge(maxBytes)
         return await store(pathOf(id), file.createReadStream({ autoClose: false }), maxBytes)
       } finally {
         await file.close()
@@ -70,17 +75,19 @@ async function store(
         yield chunk
       }
     }, out.createWriteStream())
-    if (bytes > maxBytes) {
-      return {
-        status: 'refused',
-        message: `The file is larger than the ${maxBytes} bytes that an artifact may have.`,
-      }
-    }
+    if (bytes > maxBytes) return tooLarge(maxBytes)
     await rename(partial, path)
     return { status: 'taken', bytes, sha256: hash.digest('hex') }
   } finally {
     await out.close().catch(() => undefined)
     await rm(partial, { force: true })
+  }
+}
+
+function tooLarge(maxBytes: number): Taken {
+  return {
+    status: 'refused',
+    message: `The file is larger than the ${maxBytes} bytes that an artifact may have.`,
   }
 }
 

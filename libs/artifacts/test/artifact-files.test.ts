@@ -92,6 +92,10 @@ describe('taking a file', () => {
   })
 })
 
+test('refuses data that is not base64', async () => {
+  expect(await files.take(id, { kind: 'data', data: '!!! no base64' })).toMatchObject({ status: 'refused' })
+})
+
 test('takes small data from the event itself, and removes it again', async () => {
   const data = Buffer.from('hello').toString('base64')
   expect(await files.take(id, { kind: 'data', data })).toMatchObject({ status: 'taken', bytes: 5 })

@@ -136,13 +136,8 @@ function simulatedGpus({ count, memoryMb }: { count: number; memoryMb: number })
     memoryTotalMb: memoryMb,
     simulated: true,
     parentId: null,
-    telemetry: {
-      sampledAt: Date.now(),
-      memoryUsedMb: 0,
-      utilizationPercent: null,
-      temperatureC: null,
-      powerW: null,
-    },
+    // Nothing is measured where there is nothing.
+    telemetry: null,
     stale: false,
   }))
 }

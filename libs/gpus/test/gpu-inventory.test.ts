@@ -181,7 +181,7 @@ describe('simulated GPUs', () => {
     expect(inventory.source).toBe('simulated')
     expect(inventory.list()).toMatchObject([
       { index: 0, name: 'Simulated GPU', memoryTotalMb: 81_920, simulated: true, stale: false },
-      { index: 1, telemetry: { memoryUsedMb: 0, powerW: null } },
+      { index: 1, telemetry: null },
     ])
     const ids = inventory.list().map(({ id }) => id)
     expect(new Set(ids).size).toBe(2)

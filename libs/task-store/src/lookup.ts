@@ -1,11 +1,15 @@
 import type { TaskStore, Worker } from '@gpu-service/tasks'
 import type { PrismaClient, Worker as WorkerRow } from './generated/client.ts'
 import { toArtifact, toTask, toWorker } from './rows.ts'
+import { plain } from './statements.ts'
 
 /** The store's reads by key, and of what is going on now. */
 export function createLookup(
   reader: PrismaClient,
-): Pick<TaskStore, 'task' | 'activeTasks' | 'artifacts' | 'artifact' | 'liveWorkers' | 'worker'> {
+): Pick<
+  TaskStore,
+  'task' | 'submitted' | 'activeTasks' | 'artifacts' | 'artifact' | 'liveWorkers' | 'worker'
+> {
   async function withTasks(rows: readonly WorkerRow[]): Promise<readonly Worker[]> {
     const tasks = await reader.task.findMany({
       where: { status: { in: ['STARTING', 'RUNNING'] }, workerId: { in: rows.map(({ id }) => id) } },
@@ -25,6 +29,13 @@ export function createLookup(
     async task(id) {
       const row = await reader.task.findUnique({ where: { id } })
       return row === null ? null : toTask(row)
+    },
+
+    async submitted(owner, idempotencyKey) {
+      const row = await reader.task.findFirst({
+        where: { owner: plain(owner), idempotencyKey: plain(idempotencyKey) },
+      })
+      return row === null ? null : { task: toTask(row), requestHash: row.requestHash }
     },
 
     async activeTasks() {

@@ -118,6 +118,7 @@ function createStore(
     compact: guarded('compacting events', log.compact),
     task: read('reading a task', lookup.task),
     tasksById: read('reading tasks', search.tasksById),
+    submitted: read('reading a task', lookup.submitted),
     activeTasks: read('reading tasks', lookup.activeTasks),
     tasks: read('listing tasks', search.tasks),
     countTasks: read('counting tasks', search.countTasks),

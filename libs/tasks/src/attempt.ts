@@ -42,6 +42,8 @@ export interface AttemptContext {
 const FIRST_RETRY_MS = 150
 const LAST_RETRY_MS = 5_000
 const RECALL_EVENTS = 1_000
+/** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
+const CATCH_UP_MS = 2_000
 
 /** The worker's output ended, or could not begin; `detached`: the service let go of the worker, which goes on. */
 type End = AttemptEnd['end'] | { readonly kind: 'detached' }
@@ -56,6 +58,7 @@ export class Attempt {
   readonly #context: AttemptContext
   readonly #task: Task
   readonly #gpus: readonly AssignedGpu[]
+  readonly #isFresh: boolean
   #worker: Worker
   readonly #writer: EventWriter
   readonly #interpreter: Interpreter
@@ -70,8 +73,16 @@ export class Attempt {
   readonly #timers: Disposable[] = []
   readonly #ended = new AbortController()
 
-  constructor(context: AttemptContext, task: Task, worker: Worker, gpus: readonly AssignedGpu[]) {
+  /** @param isFresh The claim has just been made: nothing of the worker can be there yet. */
+  constructor(
+    context: AttemptContext,
+    task: Task,
+    worker: Worker,
+    gpus: readonly AssignedGpu[],
+    isFresh: boolean,
+  ) {
     this.#context = context
+    this.#isFresh = isFresh
     this.#task = task
     this.#gpus = gpus
     this.#worker = worker
@@ -187,6 +198,7 @@ export class Attempt {
     // A cancel may have been recorded before this attempt could be told of it.
     const row = await this.#insist('read the task', detach, () => store.task(this.#task.id))
     this.#stopReason ??= row?.value?.stopReason ?? null
+    if (this.#isFresh) return this.#start()
     const isRecalled = await this.#recall()
     const found = await this.#insist('look at the worker', detach, () => runner.inspect(this.#worker.name))
     if (!isRecalled || found === null) return DETACHED
@@ -332,10 +344,10 @@ export class Attempt {
     return DETACHED
   }
 
+  /** The stretch stays open: a last line without a newline moves no cursor, so only the settlement may store what it says. */
   async #endOfOutput(at: number): Promise<void> {
     this.#writer.beginStretch(Math.max(this.#writer.at, at))
     await this.#interpreter.end()
-    this.#writer.endStretch(this.#writer.cursor, 0, this.#interpreter.eventSeq)
   }
 
   async #takeArtifact(
@@ -389,10 +401,17 @@ export class Attempt {
   // ------------------------------------------------------------------------------------------------------------------- stop
 
   #armTimeout(startedAt: number): void {
-    const leftMs = startedAt + this.#task.spec.timeouts.runMs - this.#context.clock.now()
-    this.#after(Math.max(0, leftMs), () => {
+    const { clock } = this.#context
+    const dueAt = startedAt + this.#task.spec.timeouts.runMs
+    const onDue = (): void => {
+      // A process that was suspended, or was not there, first reads what the worker has said meanwhile: it may have finished in time.
+      if (clock.now() - dueAt > CATCH_UP_MS) this.#after(CATCH_UP_MS, stop)
+      else stop()
+    }
+    const stop = (): void => {
       void this.#stopAfter('timeout')
-    })
+    }
+    this.#after(Math.max(0, dueAt - clock.now()), onDue)
     if (this.#interpreter.finish !== null) this.#armFinishGrace()
   }
 

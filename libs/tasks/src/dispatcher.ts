@@ -69,6 +69,8 @@ const FIRST_PROBE_MS = 250
 const LAST_PROBE_MS = 5_000
 /** Beside the workers' own grace periods, for the engine to stop and remove them. */
 const STOP_MARGIN_MS = 15_000
+/** For storing what has been read when the service lets go of its workers. */
+const DETACH_MS = 5_000
 
 /**
  * Takes tasks, decides with the planner which starts where and when, follows each to its stored end, and answers what waits and why. One
@@ -139,6 +141,16 @@ export class Dispatcher implements AsyncDisposable {
       code,
       message,
     })
+    const { owner, priority, labels, idempotencyKey, affinity } = request
+    const requestHash = hashOf(request)
+    // First of all: a client that asks again whether its task was taken must hear so, full queue or not.
+    const earlier = idempotencyKey === null ? null : await store.submitted(owner, idempotencyKey)
+    if (earlier !== null) {
+      const { task } = earlier
+      return earlier.requestHash === requestHash
+        ? { status: 'submitted', task, duplicate: true }
+        : conflict(task)
+    }
     if (this.#refusing) return refused('SHUTTING_DOWN', 'The service is stopping and takes no new tasks.')
     const gpuIds = request.gpuIds as readonly GpuId[] | null
     const resolved = presets.resolve({ ...request, gpuIds })
@@ -161,7 +173,6 @@ export class Dispatcher implements AsyncDisposable {
     if (this.#queue.size >= maxQueued)
       return refused('QUEUE_FULL', `${maxQueued} tasks are waiting already. Try again later.`)
 
-    const { owner, priority, labels, idempotencyKey, affinity } = request
     const created = await store.create({
       id: newId() as TaskId,
       owner,
@@ -171,17 +182,11 @@ export class Dispatcher implements AsyncDisposable {
       labels,
       priority,
       idempotencyKey,
-      requestHash: hashOf(request),
+      requestHash,
       affinity,
       createdAt: clock.now(),
     })
-    if (created.status === 'conflict') {
-      const { id } = created.task
-      return refused(
-        'IDEMPOTENCY_CONFLICT',
-        `The idempotency key was used for another request, which became task ${id}.`,
-      )
-    }
+    if (created.status === 'conflict') return conflict(created.task)
     const { task, duplicate } = created
     if (!duplicate) {
       this.#queue.set(task.id, queueEntry(task))
@@ -268,7 +273,17 @@ export class Dispatcher implements AsyncDisposable {
     await this.#planning
     if (this.#options.shutdown === 'stop') await this.#stopAll()
     this.#detach.abort()
-    while (this.#work.size > 0) await Promise.all(this.#work)
+    await this.#workEnds(DETACH_MS)
+  }
+
+  /** Waits for what is under way, but no longer than so: an engine that hangs must not keep the service. */
+  async #workEnds(atMostMs: number): Promise<void> {
+    const ended = new AbortController()
+    const all = (async () => {
+      while (this.#work.size > 0 && !ended.signal.aborted) await Promise.all(this.#work)
+    })()
+    await Promise.race([all, delay(this.#options.clock, atMostMs, ended.signal)])
+    ended.abort()
   }
 
   /** Cancels what has a worker and waits for its end, as long as the workers may take for it and no longer than an engine that is away. */
@@ -276,12 +291,7 @@ export class Dispatcher implements AsyncDisposable {
     const reason = 'The service was stopped (SHUTDOWN=stop).'
     const graceMs = Math.max(0, ...[...this.#attempts.values()].map((attempt) => attempt.stopGraceMs))
     await Promise.all([...this.#attempts.keys()].map((id) => this.cancel(id, reason)))
-    const tooLate = new AbortController()
-    const ended = (async () => {
-      while (this.#work.size > 0 && !tooLate.signal.aborted) await Promise.all(this.#work)
-    })()
-    await Promise.race([ended, delay(this.#options.clock, graceMs + STOP_MARGIN_MS, tooLate.signal)])
-    tooLate.abort()
+    await this.#workEnds(graceMs + STOP_MARGIN_MS)
   }
 
   // ------------------------------------------------------------------------------------------------------------------- start
@@ -304,10 +314,9 @@ export class Dispatcher implements AsyncDisposable {
       }
       workers.delete(worker.id)
       logger.info({ taskId: task.id, workerId: worker.id }, 'Taking up a worker of an earlier process.')
-      this.#follow(
-        task,
-        task.runningAt === null ? worker : { ...worker, status: 'WORKING', readyAt: task.runningAt },
-      )
+      const state =
+        task.runningAt === null ? worker : { ...worker, status: 'WORKING' as const, readyAt: task.runningAt }
+      this.#follow(task, state, false)
     }
     const known = new Set([...this.#claims.values()].map((worker) => worker.name))
     this.#spawn(this.#removeLeftovers(known, [...workers.values()]))
@@ -402,7 +411,7 @@ export class Dispatcher implements AsyncDisposable {
     if (claimed === null) return
     this.feeds.changed(id)
     this.taskChanges.changed(id)
-    this.#follow(claimed, {
+    const state: Worker = {
       ...worker,
       status: 'STARTING',
       containerId: null,
@@ -413,11 +422,12 @@ export class Dispatcher implements AsyncDisposable {
       cursor: OUTPUT_START,
       eventSeq: null,
       exit: null,
-    })
+    }
+    this.#follow(claimed, state, true)
   }
 
-  #follow(task: Task, worker: Worker): void {
-    const attempt = new Attempt(this.#context, task, worker, this.#assigned(worker.gpuIds))
+  #follow(task: Task, worker: Worker, isFresh: boolean): void {
+    const attempt = new Attempt(this.#context, task, worker, this.#assigned(worker.gpuIds), isFresh)
     this.#attempts.set(task.id, attempt)
     this.#claims.set(worker.id, worker)
     for (const id of worker.gpuIds) this.gpuChanges.changed(id)
@@ -489,6 +499,11 @@ export class Dispatcher implements AsyncDisposable {
 
 function isAway(error: unknown): error is RunnerError {
   return error instanceof RunnerError && error.code === 'ENGINE_UNAVAILABLE'
+}
+
+function conflict({ id }: Task): SubmitResult {
+  const message = `The idempotency key was used for another request, which became task ${id}.`
+  return { status: 'refused', code: 'IDEMPOTENCY_CONFLICT', message }
 }
 
 function queueEntry({ id, priority, spec, presetId, attempt, lastSeq }: Task): QueueEntry {

@@ -13,7 +13,7 @@ import {
 } from './store.ts'
 
 export interface EventWriterContext {
-  readonly store: TaskStore
+  readonly store: Pick<TaskStore, 'append'>
   readonly feeds: Feeds
   readonly clock: Clock
   readonly logger: Logger

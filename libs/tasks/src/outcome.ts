@@ -57,7 +57,10 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
     if (exit?.oomKilled === true && exitCode !== 0) {
       return failed(
         'OUT_OF_MEMORY',
-        withLastWords('The worker was killed because it used more memory than it may.', attempt),
+        withLastWords(
+          'The worker was killed because it used more memory than it may; resources.memory of its preset sets the limit.',
+          attempt,
+        ),
       )
     }
     if (exitCode === 0) {

@@ -14,7 +14,7 @@ export interface Preset {
 
 /** What is wrong with a place of a task's input. */
 export interface InputIssue {
-  /** JSON Pointer into the input, `''` for the whole. */
+  /** JSON Pointer into the input, `''` for the whole; of another argument of the submission its name (`timeoutMs`, `labels.team`). */
   readonly path: string
   readonly message: string
 }

@@ -165,6 +165,11 @@ export interface TaskStore extends AsyncDisposable {
   compact(id: TaskId): Promise<void>
 
   task(id: TaskId): Promise<Task | null>
+  /** The task that its owner submitted under this idempotency key, and the request that the key stands for. */
+  submitted(
+    owner: string,
+    idempotencyKey: string,
+  ): Promise<{ readonly task: Task; readonly requestHash: string } | null>
   /** In no particular order; unknown ids are left out. */
   tasksById(ids: readonly TaskId[]): Promise<readonly Task[]>
   /** Those that have not ended, oldest first. */

@@ -1,15 +1,16 @@
 import type { InputIssue, JsonValue, SubmitRequest, TextMap } from '@gpu-service/tasks'
 import type { SubmitTaskInput } from './generated/resolvers.ts'
 
-const MAX_INPUT_BYTES = 256 * 1024
-const MAX_INPUT_DEPTH = 32
 const MAX_LABELS = 32
 const MAX_LABEL_KEY = 64
 const MAX_LABEL_VALUE = 256
 const MAX_KEY = 200
 const MAX_PRIORITY = 1_000_000
 
-/** Parses what GraphQL cannot check of a submission: sizes, depths and the shape of labels. All issues at once. */
+/**
+ * Parses what neither GraphQL nor the preset checks of a submission: whether its texts can be stored, and the shape of labels. All issues at
+ * once, in a bounded number; the input's have a JSON Pointer into the input as their path, others the name of their argument.
+ */
 export function parseSubmission(
   input: SubmitTaskInput,
   owner: string,
@@ -19,23 +20,20 @@ export function parseSubmission(
     issues.push({ path, message })
   }
   const body: JsonValue = input.input ?? null
-  checkJson(body, '/input', issue)
-  if (Buffer.byteLength(JSON.stringify(body)) > MAX_INPUT_BYTES)
-    issue('/input', `is larger than ${MAX_INPUT_BYTES} bytes of JSON`)
+  checkJson(body, issue)
   const labels = parseLabels(input.labels ?? {}, issue)
   for (const [name, value] of [
     ['idempotencyKey', input.idempotencyKey],
     ['affinity', input.affinity],
   ] as const) {
     if (typeof value !== 'string') continue
-    if (value.length === 0 || value.length > MAX_KEY)
-      issue(`/${name}`, `must have 1 to ${MAX_KEY} characters`)
+    if (value.length === 0 || value.length > MAX_KEY) issue(name, `must have 1 to ${MAX_KEY} characters`)
     if (!isStorable(value))
-      issue(`/${name}`, 'contains a character that cannot be stored (NUL or half a surrogate pair)')
+      issue(name, 'contains a character that cannot be stored (NUL or half a surrogate pair)')
   }
   const priority = input.priority ?? 0
   if (Math.abs(priority) > MAX_PRIORITY)
-    issue('/priority', `must lie between -${MAX_PRIORITY} and ${MAX_PRIORITY}`)
+    issue('priority', `must lie between -${MAX_PRIORITY} and ${MAX_PRIORITY}`)
   if (issues.length > 0) return { issues: issues.slice(0, 20) }
   return {
     request: {
@@ -56,14 +54,14 @@ type Report = (path: string, message: string) => void
 
 function parseLabels(value: JsonValue, issue: Report): TextMap {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) {
-    issue('/labels', 'must be an object of texts')
+    issue('labels', 'must be an object of texts')
     return {}
   }
   const entries = Object.entries(value)
-  if (entries.length > MAX_LABELS) issue('/labels', `has more than ${MAX_LABELS} labels`)
+  if (entries.length > MAX_LABELS) issue('labels', `has more than ${MAX_LABELS} labels`)
   return Object.fromEntries(
     entries.flatMap(([key, text]): [string, string][] => {
-      const path = `/labels/${key.slice(0, MAX_LABEL_KEY)}`
+      const path = `labels.${key.slice(0, MAX_LABEL_KEY)}`
       if (key.length === 0 || key.length > MAX_LABEL_KEY || !isStorable(key)) {
         issue(path, `the label's name must have 1 to ${MAX_LABEL_KEY} characters`)
       } else if (typeof text !== 'string') {
@@ -79,22 +77,18 @@ function parseLabels(value: JsonValue, issue: Report): TextMap {
 }
 
 /** Breadth first: a deep value must not cost stack. */
-function checkJson(root: JsonValue, at: string, issue: Report): void {
-  let level: (readonly [string, JsonValue])[] = [[at, root]]
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth > MAX_INPUT_DEPTH) {
-      issue(at, `is nested deeper than ${MAX_INPUT_DEPTH} levels`)
-      return
-    }
+function checkJson(root: JsonValue, issue: Report): void {
+  let level: (readonly [string, JsonValue])[] = [['', root]]
+  while (level.length > 0) {
     const next: (readonly [string, JsonValue])[] = []
     for (const [path, value] of level) {
       if (typeof value === 'string' && !isStorable(value)) {
         issue(path, 'contains a character that cannot be stored (NUL or half a surrogate pair)')
       } else if (typeof value === 'object' && value !== null) {
-        for (const [key, inner] of Object.entries(value)) {
+        for (const [key, inner] of Object.entries<JsonValue>(value)) {
           if (!isStorable(key))
             issue(path, 'has a key with a character that cannot be stored (NUL or half a surrogate pair)')
-          next.push([`${path}/${key}`, inner])
+          next.push([`${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, inner])
         }
       }
     }

@@ -66,7 +66,7 @@ export const taskMutations = {
         const message =
           first === undefined
             ? 'The input is not valid.'
-            : `The input is not valid: ${first.path || 'it'} ${first.message}`
+            : `The input is not valid: ${first.path === '' ? 'it' : first.path} ${first.message}`
         return { __typename: 'InvalidInputProblem', message, issues }
       }
       case 'refused':

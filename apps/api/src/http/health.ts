@@ -8,12 +8,12 @@ export interface HealthCheck {
 }
 
 export interface Health {
-  /** Tasks that are submitted now would be worked on. */
+  /** Requests are answered and tasks are taken; where a check is not ok, a task may have to wait. */
   readonly ready: boolean
   readonly checks: Readonly<Record<string, HealthCheck>>
 }
 
-/** Serves `/healthz`, whether the process answers at all, and `/readyz`, whether it can do its work (200) or not (503), and why. */
+/** Serves `/healthz`, whether the process answers at all, and `/readyz`, whether it takes work (200) or not (503), and how its parts are. */
 export function serveHealth(app: FastifyInstance, health: () => Health): void {
   app.get('/healthz', () => ({ status: 'alive' }))
   app.get('/readyz', (_request, reply) => {

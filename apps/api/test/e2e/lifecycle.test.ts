@@ -20,6 +20,23 @@ for (const { runner, skipped } of RUNNERS) {
       expect(workers).toEqual([])
     })
 
+    test('starts no waiting task any more on SIGTERM where SHUTDOWN=stop', async () => {
+      await using service = await TestService.start({
+        runner,
+        env: { SHUTDOWN: 'stop', MAX_WORKERS: '1' },
+        presets: { long: script(`${CONNECTED}; sleep 600`) },
+      })
+      const running = await service.submit('long')
+      await service.reached(running, 'RUNNING')
+      const waiting = await service.submit('long')
+      expect(await service.down('SIGTERM')).toBe(0)
+      await service.up()
+      expect(await service.task(running)).toMatchObject({ status: 'CANCELLED' })
+      expect(['QUEUED', 'STARTING', 'RUNNING']).toContain((await service.task(waiting)).status)
+      await service.cancel(waiting)
+      await service.ended(waiting)
+    })
+
     test('refuses a preset of session workers, which it cannot run yet', async () => {
       await using service = await TestService.start({
         runner,

@@ -136,7 +136,7 @@ describe.skipIf(noDocker)('refusals and failures to start', () => {
       input: { prompt: '' },
       labels: { a: 'x', b: { c: 1 } },
     })
-    expect(submitTask).toMatchObject({ __typename: 'InvalidInputProblem', issues: [{ path: '/labels/b' }] })
+    expect(submitTask).toMatchObject({ __typename: 'InvalidInputProblem', issues: [{ path: 'labels.b' }] })
   })
 
   test('give one task for one idempotency key, and refuse another request under it', async () => {
