@@ -11,10 +11,17 @@ setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc') as () => void
 
 /** What the process holds after a garbage collection. */
+/**
+ * What is held when all that can be collected is. V8 frees the memory of dead buffers beside the program and counts it as used meanwhile; the
+ * next collection waits for that. Whatever else the test's process does only adds to a reading, so the smallest one counts.
+ */
 function heldBytes(): number {
-  collectGarbage()
-  const { heapUsed, arrayBuffers } = process.memoryUsage()
-  return heapUsed + arrayBuffers
+  const readings = [1, 2, 3, 4].map(() => {
+    collectGarbage()
+    const { heapUsed, arrayBuffers } = process.memoryUsage()
+    return heapUsed + arrayBuffers
+  })
+  return Math.min(...readings)
 }
 
 /** A text event whose line is this many bytes long. */
