@@ -57,6 +57,19 @@ export function parseNames(answer: unknown): string[] {
     .map((name) => name.replace(/^\//, ''))
 }
 
+/** The process ids in the answer to `top`, whose only column they are. */
+export function parseProcesses(answer: unknown): number[] {
+  const rows = recordOf(answer)['Processes']
+  // An engine whose container ends meanwhile may name none.
+  if (rows === null || rows === undefined) return []
+  if (!Array.isArray(rows)) throw new TypeError('the engine listed no processes')
+  return rows.map((row: unknown) => {
+    const pid = Number(textsOf(row)[0])
+    if (!Number.isSafeInteger(pid) || pid < 1) throw new TypeError('the engine listed what is no process')
+    return pid
+  })
+}
+
 export function exitOf(info: ContainerInfo): WorkerExit {
   return { exitCode: info.exitCode, oomKilled: info.oomKilled, finishedAt: info.finishedAt }
 }

@@ -227,6 +227,22 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     await settle(name, (info) => !runs(info))
   }
 
+  let processesAreTold = true
+
+  async function processes(name: WorkerName): Promise<number[]> {
+    try {
+      return await engine.processes(name)
+    } catch (error) {
+      if (!(error instanceof EngineError) || error.away) throw error
+      // 404, 409: it runs no more, or not yet. Else the engine's host may have no ps, or one of another kind.
+      if (error.status !== 404 && error.status !== 409 && processesAreTold) {
+        processesAreTold = false
+        logger.warn({ worker: name, error }, 'the engine does not tell the processes of its containers')
+      }
+      return []
+    }
+  }
+
   let othersAreNamed = false
 
   /** Once: workers of another installation may be somebody's, or what a removed data folder has left. */
@@ -273,6 +289,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       const info = await told(engine.inspect(name))
       return info ? stateOf(info) : { phase: 'unknown' }
     },
+
+    processes: (name) => told(processes(name)),
 
     list: () => told(list()),
 

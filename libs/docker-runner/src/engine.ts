@@ -3,7 +3,7 @@ import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import Dockerode from 'dockerode'
 import { RunnerError } from '@gpu-service/tasks'
-import { type ContainerInfo, isRecord, parseContainer, parseNames } from './container-info.ts'
+import { type ContainerInfo, isRecord, parseContainer, parseNames, parseProcesses } from './container-info.ts'
 import type { RegistryCredentials } from './credentials.ts'
 import { askBare, bareAddress, gathered } from './live-log.ts'
 
@@ -66,6 +66,8 @@ export interface Engine extends Disposable {
   attachStdin(container: string): Promise<Socket>
   /** `null`: there is no such container. */
   inspect(container: string, signal?: AbortSignal): Promise<ContainerInfo | null>
+  /** The processes of a running container, as the engine's host counts them; as many as its limit of processes allows. */
+  processes(container: string): Promise<number[]>
   /** The names of all containers with a label, in any phase. */
   names(label: string): Promise<string[]>
   /** Aborted when the engine is let go of. */
@@ -254,6 +256,12 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
         throw error
       }
       return parsed(answer, parseContainer)
+    },
+
+    async processes(container) {
+      // All processes, of which the engine picks the container's: it looks for a column PID.
+      const query = { ps_args: '-eo pid' }
+      return parsed(await engine.call('GET', `/containers/${container}/top`, { query }), parseProcesses)
     },
 
     async names(label) {

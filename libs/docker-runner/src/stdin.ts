@@ -60,7 +60,7 @@ export function createWorkerInput(connection: Socket, { timeoutMs, prepareRun }:
     return new Promise((resolve, reject) => {
       if (!connection.writable) {
         reject(
-          new RunnerError('ENGINE_UNAVAILABLE', "the connection to the worker's stdin is closed", {
+          new RunnerError('INPUT_CLOSED', "the connection to the worker's stdin is closed", {
             cause: failure,
           }),
         )

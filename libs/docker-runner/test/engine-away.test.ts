@@ -90,6 +90,59 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
     })
   })
 
+  describe('where it is asked for the processes of a worker', () => {
+    const answered = (status: number, body: object) => {
+      proxy.rule((line) =>
+        line.includes('/top')
+          ? { kind: 'answer', status, body: Buffer.from(JSON.stringify(body)) }
+          : undefined,
+      )
+    }
+
+    it('is an error where it is away', async () => {
+      const { name } = await rig.start('sleep 60')
+      expect(await rig.runner.processes(name)).not.toEqual([])
+      proxy.rule((line) => (line.includes('/top') ? { kind: 'refuse' } : undefined))
+      await expect(rig.runner.processes(name)).rejects.toMatchObject({
+        name: 'RunnerError',
+        code: 'ENGINE_UNAVAILABLE',
+      })
+    })
+
+    it('is an error in time where it hangs', async () => {
+      const { name } = await rig.start('sleep 60')
+      proxy.rule((line) => (line.includes('/top') ? { kind: 'swallow' } : undefined))
+      await expect(rig.runner.processes(name)).rejects.toMatchObject({ code: 'ENGINE_UNAVAILABLE' })
+    })
+
+    it.each([
+      [500, { message: 'Error running ps: exec: "ps": executable file not found in $PATH' }],
+      [200, []],
+      [200, { Processes: 7 }],
+      [200, { Processes: [7] }],
+      [200, { Processes: [[]] }],
+      [200, { Processes: [['1', 'sh'], ['one']] }],
+      [200, { Processes: [['0']] }],
+    ])('names none where it cannot tell them, and says so once: %i %j', async (status, body) => {
+      const { name } = await rig.start('sleep 60')
+      answered(status, body)
+      expect(await rig.runner.processes(name)).toEqual([])
+      expect(await rig.runner.processes(name)).toEqual([])
+      expect(rig.warnings.map(({ message }) => message)).toEqual([
+        'the engine does not tell the processes of its containers',
+      ])
+    })
+
+    it('names none where there is no such worker, or where it has ended', async () => {
+      const order = rig.order('true')
+      expect(await rig.runner.processes(order.name)).toEqual([])
+      await rig.runner.start(order)
+      await readOutput(rig.runner, order.name, { signal: never })
+      expect(await rig.runner.processes(order.name)).toEqual([])
+      expect(rig.warnings).toEqual([])
+    })
+  })
+
   describe('at a pull', () => {
     const image = 'pulled-by-the-test:1'
 

@@ -278,7 +278,7 @@ describe('starting a worker on Docker', { timeout: 60_000 }, () => {
     await expect(input.run(run)).rejects.toMatchObject({ name: 'RunnerError', code: 'ENGINE_REFUSED' })
     await expect(input.cancel('task.1')).rejects.toMatchObject({
       name: 'RunnerError',
-      code: 'ENGINE_UNAVAILABLE',
+      code: 'INPUT_CLOSED',
     })
     await quick.runner.stop(order.name, { graceMs: 1_000 })
   })

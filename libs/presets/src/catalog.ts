@@ -20,10 +20,10 @@ import { fileSignature, readBoundedFile } from './bounded-file.ts'
 import { suggestion } from './closest.ts'
 import { startFileWatch } from './file-watch.ts'
 import { boundedSize } from './input-schema.ts'
-import { MAX_RUN_MS } from './preset-format.ts'
 import { deepFrozen, parsePresetFile } from './preset-file.ts'
 import type { LoadedPreset, ParsedFile } from './preset-file.ts'
 import { presetIssueText, quoted } from './report.ts'
+import { MAX_RUN_MS } from './timeouts.ts'
 import { MAX_FILE_BYTES } from './yaml-tree.ts'
 
 export interface PresetCatalogOptions {

@@ -57,7 +57,7 @@ function loadedPreset(
   volumes: readonly Volume[],
 ): LoadedPreset {
   const id = `${model}/${kind}` as PresetId
-  const { gpus, timeouts, resources, allow } = written
+  const { gpus, timeouts, resources, allow, retry, session } = written
   const spec: WorkerSpec = {
     presetId: id,
     model,
@@ -69,7 +69,13 @@ function loadedPreset(
     pull: written.pull,
     env: { ...(written.model_name !== null && { MODEL_NAME: written.model_name }), ...written.env_vars },
     modelPath: written.model_path,
-    gpus: { count: gpus.count ?? 'default', ids: gpus.ids },
+    gpus: {
+      count: gpus.count ?? 'default',
+      share: gpus.share,
+      memoryMb: gpus.memory ?? gpus.memory_mb,
+      ids: gpus.ids,
+      names: gpus.names,
+    },
     limits: {
       memoryMb: resources.memory,
       cpus: resources.cpus,
@@ -80,7 +86,30 @@ function loadedPreset(
     network: written.network,
     volumes,
     relax: { user: allow.user, writableRoot: allow.writable_root, capabilities: allow.capabilities },
-    timeouts: { runMs: timeouts.run, stopGraceMs: timeouts.stop_grace, finishGraceMs: timeouts.finish_grace },
+    timeouts: {
+      queueMs: timeouts.queue,
+      startMs: timeouts.start,
+      runMs: timeouts.run,
+      silenceMs: timeouts.silence,
+      ackMs: timeouts.acknowledge,
+      stopGraceMs: timeouts.stop_grace,
+      finishGraceMs: timeouts.finish_grace,
+    },
+    retry: { maxAttempts: retry.max_attempts, backoffMs: retry.backoff, on: retry.on },
+    session:
+      written.mode === 'SESSION'
+        ? {
+            maxConcurrency: session.max_concurrency,
+            maxWorkers: session.max_workers,
+            idleMs: session.idle,
+            maxTasks: session.max_tasks,
+            maxAgeMs: session.max_age,
+            minResidencyMs: session.min_residency,
+            pinned: session.pinned,
+            prewarm: session.prewarm,
+            isolation: session.isolation,
+          }
+        : null,
   }
   const inputSchema = written.input?.schema ?? null
   const preset: Preset = { id, description: written.description, inputSchema, spec }

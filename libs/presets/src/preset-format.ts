@@ -1,22 +1,23 @@
-import type { GpuId, WorkerMode } from '@gpu-service/tasks'
+import type { WorkerMode } from '@gpu-service/tasks'
 import { list, mapping, record } from './collections.ts'
 import type { NamedValue, NameRules } from './collections.ts'
 import { environment } from './environment.ts'
+import { gpus } from './gpus.ts'
 import { inputSchema } from './input-schema.ts'
-import { duration, size } from './quantity.ts'
+import { size } from './quantity.ts'
+import { retry } from './retry.ts'
 import { choice, flag, number, text, writtenText } from './scalars.ts'
-import { absentable, checked, complain, mapped, optional, required } from './shape.ts'
+import { session } from './session.ts'
+import { absentable, checked, complain, complainOfKey, hasKey, optional, required } from './shape.ts'
 import type { Shape } from './shape.ts'
+import { timeouts } from './timeouts.ts'
 import { PATH, volumes } from './volumes.ts'
 
 /*
- * The format of model_presets.yaml. Every key has its meaning, its bounds and its default here and nowhere else: the file is read by these
- * shapes, and the JSON Schema for editors is written from them.
+ * The format of model_presets.yaml. Every key has its meaning, its bounds and its default here, or in the file of its mapping, and nowhere
+ * else: the file is read by these shapes, and the JSON Schema for editors is written from them.
  */
 
-/** The longest time that a task may run: 30 days. */
-export const MAX_RUN_MS = 30 * 86_400_000
-const MAX_GPUS = 64
 const MAX_MEBIBYTES = 16 * 1024 * 1024
 
 const NAME = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
@@ -60,56 +61,10 @@ function commandLine(example: string): Shape<readonly string[]> {
   )
 }
 
-const gpuId = mapped(
-  text({
-    expected: "a GPU's UUID as `nvidia-smi -L` shows it (numbers change when cards do)",
-    pattern: '^[A-Za-z0-9][A-Za-z0-9._:/-]*$',
-    maxLength: 128,
-  }),
-  (id) => id as GpuId,
-)
-
-const gpus = checked(
-  mapping('a mapping such as {count: 1}', {
-    count: absentable(
-      number({ min: 0, max: MAX_GPUS, whole: true }),
-      'Whole GPUs that each worker holds; 0: none. Absent: one where the machine has any, else none.',
-    ),
-    ids: absentable(
-      list(gpuId, { expected: 'a list of GPU UUIDs', min: 1, max: MAX_GPUS, distinct: true }),
-      'Only these GPUs may serve, by UUID. Absent: any.',
-    ),
-  }),
-  ({ count, ids }, place, report) => {
-    if (count !== null && ids !== null && count > ids.length)
-      complain(place, report, `count asks for ${count} GPUs, but ids names only ${ids.length}`)
-    if (count === 0 && ids !== null) complain(place, report, 'ids has no meaning where count is 0')
-  },
-)
-
-const graceful = duration({ minMs: 0, maxMs: 3_600_000, range: 'from 0s to 1h' })
-const timeouts = mapping('a mapping such as {run: 2h}', {
-  run: optional(
-    duration({ minMs: 1_000, maxMs: MAX_RUN_MS, range: 'from 1s to 30d' }),
-    '24h',
-    'How long a task may run, from the start of its worker (or from being handed to a warm one). A task may ask for another time.',
-  ),
-  stop_grace: optional(
-    graceful,
-    '10s',
-    'How long a worker that is told to stop (SIGTERM) may take, for instance to save a checkpoint, before it is killed.',
-  ),
-  finish_grace: optional(
-    graceful,
-    '10s',
-    'How long a one-off worker may take to exit after its finish event before it is stopped.',
-  ),
-})
-
-const mebibytes = size({ minMb: 1, maxMb: MAX_MEBIBYTES, range: 'from 1MiB to 16TiB' })
+const mebibytes = size({ minMb: 1, maxMb: MAX_MEBIBYTES, range: 'from 1MiB to 16TiB', of: 'limit' })
 const resources = mapping('a mapping such as {memory: 32GiB}', {
   memory: absentable(
-    size({ minMb: 16, maxMb: MAX_MEBIBYTES, range: 'from 16MiB to 16TiB' }),
+    size({ minMb: 16, maxMb: MAX_MEBIBYTES, range: 'from 16MiB to 16TiB', of: 'limit' }),
     'Main memory; a worker that takes more is killed. Absent: no limit.',
   ),
   cpus: absentable(
@@ -212,6 +167,8 @@ const PRESET = {
     'JSON Schema (2020-12, or draft-07 by its $schema) of the input that a task must have.',
   ),
   timeouts: optional(timeouts, {}, 'Deadlines.'),
+  retry: optional(retry, {}, 'Whether and when a task that has failed is tried again.'),
+  session: optional(session, {}, 'How the workers of a preset with `mode: session` live; only there.'),
   resources: optional(resources, {}, 'Limits of each worker.'),
   network: optional(
     choice({ none: 'none', bridge: 'bridge' } as const),
@@ -231,7 +188,10 @@ const PRESET = {
   allow: optional(allow, {}, 'What of the confinement of workers this preset relaxes.'),
 }
 
-const preset = mapping('a mapping with docker_image', PRESET)
+const preset = checked(mapping('a mapping with docker_image', PRESET), ({ mode }, place, report) => {
+  if (mode !== 'SESSION' && hasKey(place, 'session'))
+    complainOfKey(place, 'session', report, 'has no meaning without `mode: session`')
+})
 
 /** A preset as it is written: each key with its value or its default. */
 export type WrittenPreset = typeof preset extends Shape<infer T> ? T : never

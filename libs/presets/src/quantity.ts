@@ -38,6 +38,18 @@ export function duration(rules: { minMs: number; maxMs: number; range: string })
   }
 }
 
+/** A length of time, or the word `never`, which gives `null`. */
+export function durationOrNever(rules: Parameters<typeof duration>[0]): Shape<number | null> {
+  const time = duration({ ...rules, range: `${rules.range} (or never)` })
+  return {
+    ...time,
+    schema: { anyOf: [time.schema, { const: 'never' }] },
+    read(place, report) {
+      return place.tree.kind === 'text' && place.tree.text === 'never' ? null : time.read(place, report)
+    },
+  }
+}
+
 function durationMs(text: string): number | null {
   const amounts = DURATION_PATTERN.exec(text)
   if (amounts === null) return null
@@ -57,9 +69,18 @@ const BYTES = new Map([
 const SIZE = `^(${AMOUNT}) ?(${[...BYTES.keys()].join('|')})$`
 const SIZE_PATTERN = new RegExp(SIZE, 'u')
 
-/** An amount of memory with its unit; read as mebibytes, rounded down so that a limit is never more than what was written. */
-export function size(rules: { minMb: number; maxMb: number; range: string }): Shape<number> {
+/**
+ * An amount of memory with its unit; read as mebibytes. A limit is rounded down, so that it is never more than what was written, and a need
+ * up, so that it is never less.
+ */
+export function size(rules: {
+  minMb: number
+  maxMb: number
+  range: string
+  of: 'limit' | 'need'
+}): Shape<number> {
   const { minMb, maxMb, range } = rules
+  const whole = rules.of === 'limit' ? Math.floor : Math.ceil
   const expected = `a size with its unit ${range}, such as 512MiB or 8GB`
   return {
     expected,
@@ -68,7 +89,7 @@ export function size(rules: { minMb: number; maxMb: number; range: string }): Sh
       const { tree } = place
       const parts = tree.kind === 'text' ? SIZE_PATTERN.exec(tree.text) : null
       const bytes = parts === null ? Number.NaN : Number(parts[1]) * (BYTES.get(parts[2] ?? '') ?? Number.NaN)
-      const mb = Math.floor(bytes / 2 ** 20)
+      const mb = whole(bytes / 2 ** 20)
       if (mb >= minMb && mb <= maxMb) return mb
       mismatch(place, report, expected)
       return undefined

@@ -1,5 +1,5 @@
 import type { JsonObject, JsonValue } from '@gpu-service/tasks'
-import { quoted } from './report.ts'
+import { keyPath, quoted } from './report.ts'
 import type { Position, Report } from './report.ts'
 import type { Tree } from './yaml-tree.ts'
 
@@ -81,6 +81,18 @@ export function complain(place: Place, report: Report, message: string): void {
   }
   const at = place.tree.kind === 'nothing' ? place.keyAt : place.tree.at
   report.add(at, place.path === '' ? message : `${place.path}: ${message}`)
+}
+
+/** Whether a key stands in the mapping of a place, whatever its value is. */
+export function hasKey({ tree }: Place, key: string): boolean {
+  return tree.kind === 'mapping' && tree.entries.has(key)
+}
+
+/** Reports at a key of the mapping of a place, or at the place itself where the key is absent. */
+export function complainOfKey(place: Place, key: string, report: Report, message: string): void {
+  const entry = place.tree.kind === 'mapping' ? place.tree.entries.get(key) : undefined
+  if (entry === undefined) complain(place, report, message)
+  else report.add(entry.keyAt, `${keyPath(place.path, key)}: ${message}`)
 }
 
 /** `expected …, found …`, with what might help. */

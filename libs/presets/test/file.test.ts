@@ -21,13 +21,13 @@ const SHIPPED = await readFile(
 
 describe('a presets file', () => {
   it.each([
-    ['as the workers are registered in it', SEED],
-    ['that the service is shipped with', SHIPPED],
-  ])('%s gives the loading worker', async (_name, content) => {
+    ['as the workers are registered in it', SEED, []],
+    ['that the service is shipped with', SHIPPED, ['test-session/inference']],
+  ])('%s gives the loading worker', async (_name, content, others) => {
     await using folder = await presetsFolder(content)
     const catalog = await folder.open()
     expect(catalog.issues()).toEqual([])
-    expect(catalog.presets().map((preset) => preset.id)).toEqual(['test-loading/inference'])
+    expect(catalog.presets().map((preset) => preset.id)).toEqual(['test-loading/inference', ...others])
     expect(catalog.preset('test-loading/inference')?.spec).toMatchObject({
       image: 'loading-worker:latest',
       command: ['python', '/app/worker.py'],

@@ -37,12 +37,22 @@ describe('a key of a preset', () => {
       pull: 'never',
       env: {},
       modelPath: null,
-      gpus: { count: 'default', ids: null },
+      gpus: { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null },
       limits: { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 },
       network: 'none',
       volumes: [],
       relax: { user: null, writableRoot: false, capabilities: [] },
-      timeouts: { runMs: 86_400_000, stopGraceMs: 10_000, finishGraceMs: 10_000 },
+      timeouts: {
+        queueMs: null,
+        startMs: 1_800_000,
+        runMs: 86_400_000,
+        silenceMs: null,
+        ackMs: 30_000,
+        stopGraceMs: 10_000,
+        finishGraceMs: 10_000,
+      },
+      retry: { maxAttempts: 2, backoffMs: 2_000, on: ['session_died', 'unacknowledged', 'gpu_lost'] },
+      session: null,
     })
   })
 

@@ -6,7 +6,28 @@ export interface GoodKeys {
 }
 
 const LIMITS = { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 }
-const TIMEOUTS = { runMs: 86_400_000, stopGraceMs: 10_000, finishGraceMs: 10_000 }
+const GPUS = { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null }
+const TIMEOUTS = {
+  queueMs: null,
+  startMs: 1_800_000,
+  runMs: 86_400_000,
+  silenceMs: null,
+  ackMs: 30_000,
+  stopGraceMs: 10_000,
+  finishGraceMs: 10_000,
+}
+const RETRY = { maxAttempts: 2, backoffMs: 2_000, on: ['session_died', 'unacknowledged', 'gpu_lost'] }
+const SESSION = {
+  maxConcurrency: 1,
+  maxWorkers: null,
+  idleMs: 600_000,
+  maxTasks: null,
+  maxAgeMs: null,
+  minResidencyMs: 10_000,
+  pinned: false,
+  prewarm: 0,
+  isolation: 'shared',
+}
 const RELAX = { user: null, writableRoot: false, capabilities: [] }
 
 /** Keys of a preset, and how they differ a spec from the default one. */
@@ -22,15 +43,31 @@ export const GOOD_KEYS: readonly GoodKeys[] = [
   { keys: 'env_vars:', spec: { env: {} } },
   { keys: 'env_vars: &e {A: b}', spec: { env: { A: 'b' } } },
   { keys: 'description: for people', spec: {} },
-  { keys: 'mode: session', spec: { mode: 'SESSION' } },
+  { keys: 'mode: session', spec: { mode: 'SESSION', session: SESSION } },
+  { keys: 'mode: session\nsession:', spec: { mode: 'SESSION', session: SESSION } },
   { keys: 'mode: one-off', spec: { mode: 'ONE_OFF' } },
-  { keys: 'gpus: {count: 0}', spec: { gpus: { count: 0, ids: null } } },
-  { keys: 'gpus: {count: 8}', spec: { gpus: { count: 8, ids: null } } },
+  { keys: 'gpus: {count: 0}', spec: { gpus: { ...GPUS, count: 0 } } },
+  { keys: 'gpus: {count: 64}', spec: { gpus: { ...GPUS, count: 64 } } },
+  { keys: 'gpus: {ids: [GPU-1a2b, MIG-3c]}', spec: { gpus: { ...GPUS, ids: ['GPU-1a2b', 'MIG-3c'] } } },
   {
-    keys: 'gpus: {ids: [GPU-1a2b, MIG-3c]}',
-    spec: { gpus: { count: 'default', ids: ['GPU-1a2b', 'MIG-3c'] } },
+    keys: 'gpus: {count: 1, ids: [GPU-1, GPU-2]}',
+    spec: { gpus: { ...GPUS, count: 1, ids: ['GPU-1', 'GPU-2'] } },
   },
-  { keys: 'gpus: {count: 1, ids: [GPU-1, GPU-2]}', spec: { gpus: { count: 1, ids: ['GPU-1', 'GPU-2'] } } },
+  { keys: 'gpus: {share: exclusive}', spec: { gpus: GPUS } },
+  { keys: 'gpus: {share: shared}', spec: { gpus: { ...GPUS, share: 'shared' } } },
+  {
+    keys: 'gpus: {share: shared, memory: 16GiB}',
+    spec: { gpus: { ...GPUS, share: 'shared', memoryMb: 16_384 } },
+  },
+  // A need is rounded up, where a limit is rounded down.
+  { keys: 'gpus: {memory: 8GB}', spec: { gpus: { ...GPUS, memoryMb: 7_630 } } },
+  { keys: 'gpus: {memory: 1KiB}', spec: { gpus: { ...GPUS, memoryMb: 1 } } },
+  { keys: 'gpus: {memory: 16TiB}', spec: { gpus: { ...GPUS, memoryMb: 16_777_216 } } },
+  { keys: 'gpus: {memory_mb: 16000}', spec: { gpus: { ...GPUS, memoryMb: 16_000 } } },
+  {
+    keys: 'gpus: {count: 2, names: [H100, "rtx 4090"]}',
+    spec: { gpus: { ...GPUS, count: 2, names: ['H100', 'rtx 4090'] } },
+  },
   { keys: 'model_path: llama/7b', spec: { modelPath: 'llama/7b' } },
   {
     keys: 'model_path: models--meta-llama--Llama-3/snapshots/a.b..c',
@@ -45,7 +82,29 @@ export const GOOD_KEYS: readonly GoodKeys[] = [
   { keys: 'timeouts: {run: 90s}', spec: { timeouts: { ...TIMEOUTS, runMs: 90_000 } } },
   {
     keys: 'timeouts: {run: 1h30m, stop_grace: 0s, finish_grace: 1500ms}',
-    spec: { timeouts: { runMs: 5_400_000, stopGraceMs: 0, finishGraceMs: 1_500 } },
+    spec: { timeouts: { ...TIMEOUTS, runMs: 5_400_000, stopGraceMs: 0, finishGraceMs: 1_500 } },
+  },
+  {
+    keys: 'timeouts: {queue: 1h, start: 2h, silence: 5m, acknowledge: 10s}',
+    spec: {
+      timeouts: { ...TIMEOUTS, queueMs: 3_600_000, startMs: 7_200_000, silenceMs: 300_000, ackMs: 10_000 },
+    },
+  },
+  {
+    keys: 'timeouts: {queue: 1s, start: 1s, silence: 1s, acknowledge: 1s}',
+    spec: { timeouts: { ...TIMEOUTS, queueMs: 1_000, startMs: 1_000, silenceMs: 1_000, ackMs: 1_000 } },
+  },
+  {
+    keys: 'timeouts: {queue: 30d, start: 1d, silence: 24h, acknowledge: 1h}',
+    spec: {
+      timeouts: {
+        ...TIMEOUTS,
+        queueMs: 2_592_000_000,
+        startMs: 86_400_000,
+        silenceMs: 86_400_000,
+        ackMs: 3_600_000,
+      },
+    },
   },
   {
     keys: 'timeouts: {run: 30d, stop_grace: 10m}',
@@ -53,7 +112,63 @@ export const GOOD_KEYS: readonly GoodKeys[] = [
   },
   {
     keys: 'timeouts: {run: 3600, stop_grace: 0.5, finish_grace: 0.5h}',
-    spec: { timeouts: { runMs: 3_600_000, stopGraceMs: 500, finishGraceMs: 1_800_000 } },
+    spec: { timeouts: { ...TIMEOUTS, runMs: 3_600_000, stopGraceMs: 500, finishGraceMs: 1_800_000 } },
+  },
+  { keys: 'retry:', spec: { retry: RETRY } },
+  { keys: 'retry: {max_attempts: 1}', spec: { retry: { ...RETRY, maxAttempts: 1 } } },
+  {
+    keys: 'retry: {max_attempts: 20, backoff: 0s}',
+    spec: { retry: { ...RETRY, maxAttempts: 20, backoffMs: 0 } },
+  },
+  { keys: 'retry: {backoff: 1h, on: []}', spec: { retry: { ...RETRY, backoffMs: 3_600_000, on: [] } } },
+  {
+    keys: 'retry: {on: [out_of_memory, gpu_lost, engine, worker_failed, session_died, unacknowledged]}',
+    spec: {
+      retry: {
+        ...RETRY,
+        on: ['out_of_memory', 'gpu_lost', 'engine', 'worker_failed', 'session_died', 'unacknowledged'],
+      },
+    },
+  },
+  {
+    keys: 'mode: session\nsession: {max_concurrency: 4, max_workers: 2, prewarm: 1, pinned: true}',
+    spec: {
+      mode: 'SESSION',
+      session: { ...SESSION, maxConcurrency: 4, maxWorkers: 2, prewarm: 1, pinned: true },
+    },
+  },
+  {
+    keys: 'session: {idle: never, max_tasks: 1000, max_age: 1d, min_residency: 1m, isolation: owner}\nmode: session',
+    spec: {
+      mode: 'SESSION',
+      session: {
+        ...SESSION,
+        idleMs: null,
+        maxTasks: 1_000,
+        maxAgeMs: 86_400_000,
+        minResidencyMs: 60_000,
+        isolation: 'owner',
+      },
+    },
+  },
+  {
+    keys: 'mode: session\nsession: {idle: 0s, min_residency: 0s, max_concurrency: 3, max_tasks: 3, max_workers: 64, prewarm: 64}',
+    spec: {
+      mode: 'SESSION',
+      session: {
+        ...SESSION,
+        idleMs: 0,
+        minResidencyMs: 0,
+        maxConcurrency: 3,
+        maxTasks: 3,
+        maxWorkers: 64,
+        prewarm: 64,
+      },
+    },
+  },
+  {
+    keys: 'mode: session\ntimeouts: {finish_grace: 1s}',
+    spec: { mode: 'SESSION', session: SESSION, timeouts: { ...TIMEOUTS, finishGraceMs: 1_000 } },
   },
   {
     keys: 'resources: {memory: 32GiB, cpus: 3.5, processes: 64}',
@@ -145,11 +260,41 @@ export const WRONG_KEYS: readonly WrongKeys[] = [
   { keys: 'gpus: {ids: [¦0]}', says: "gpus.ids[0]: expected a GPU's UUID as `nvidia-smi -L` shows it" },
   { keys: 'gpus: {ids: [GPU-1, ¦GPU-1]}', says: 'gpus.ids[1]: is in the list already' },
   {
-    keys: 'gpus: ¦{count: 2, ids: [GPU-1]}',
-    says: 'count asks for 2 GPUs, but ids names only 1',
+    keys: 'gpus: {count: 2, ¦ids: [GPU-1]}',
+    says: 'gpus.ids: names only 1 of the 2 GPUs that count asks for',
     editorCannotTell: true,
   },
-  { keys: 'gpus: ¦{count: 0, ids: [GPU-1]}', says: 'ids has no meaning', editorCannotTell: true },
+  ...['ids: [GPU-1]', 'names: [H100]', 'memory: 1GiB', 'memory_mb: 1024', 'share: shared'].map(
+    (key): WrongKeys => ({
+      keys: `gpus: {count: 0, ¦${key}}`,
+      says: `gpus.${key.split(':')[0] ?? ''}: has no meaning where count is 0`,
+      editorCannotTell: true,
+    }),
+  ),
+  {
+    keys: 'gpus: {memory: 16GiB, ¦memory_mb: 16384}',
+    says: 'gpus.memory_mb: says again what memory says',
+    editorCannotTell: true,
+  },
+  { keys: 'gpus: {share: ¦share}', says: 'gpus.share: expected exclusive or shared, found "share"; did you' },
+  { keys: 'gpus: {share: ¦true}', says: 'gpus.share: expected exclusive or shared, found true' },
+  { keys: 'gpus: {¦shared: true}', says: 'gpus.shared: unknown key; did you mean "share"?' },
+  {
+    keys: 'gpus: {memory: ¦16384}',
+    says: 'gpus.memory: expected a size with its unit from 1MiB to 16TiB, such as 512MiB or 8GB, found 16384',
+  },
+  { keys: 'gpus: {memory: ¦0GiB}', says: 'found "0GiB"', editorCannotTell: true },
+  { keys: 'gpus: {memory: ¦17TiB}', says: 'found "17TiB"', editorCannotTell: true },
+  { keys: 'gpus: {memory_mb: ¦16GiB}', says: 'gpus.memory_mb: expected a whole number from 1 to 16777216' },
+  { keys: 'gpus: {memory_mb: ¦0}', says: 'found 0' },
+  { keys: 'gpus: {names: ¦H100}', says: 'gpus.names: expected a list of parts of the names of GPUs' },
+  { keys: 'gpus: {names: ¦[]}', says: 'with 1 to 64 entries, found 0' },
+  {
+    keys: 'gpus: {names: [¦4090]}',
+    says: 'gpus.names[0]: expected a part of the name of a GPU such as H100',
+  },
+  { keys: 'gpus: {names: [¦""]}', says: 'found ""' },
+  { keys: 'gpus: {names: [H100, ¦H100]}', says: 'gpus.names[1]: is in the list already' },
   { keys: 'gpus: {¦cuont: 1}', says: 'gpus.cuont: unknown key; did you mean "count"?' },
   { keys: 'model_path: ¦/models/llama', says: 'model_path: expected a path below the models folder' },
   { keys: 'model_path: ¦../secret', says: 'found "../secret"' },
@@ -174,6 +319,83 @@ export const WRONG_KEYS: readonly WrongKeys[] = [
   { keys: 'timeouts: {stop_grace: ¦2h}', says: 'from 0s to 1h', editorCannotTell: true },
   { keys: 'timeouts: {finish_grace: ¦soon}', says: 'timeouts.finish_grace' },
   { keys: 'timeouts: {¦stopgrac: 1s}', says: 'did you mean "stop_grace"?' },
+  {
+    keys: 'timeouts: {queue: ¦0s}',
+    says: 'timeouts.queue: expected a length of time from 1s to 30d',
+    editorCannotTell: true,
+  },
+  { keys: 'timeouts: {queue: ¦never}', says: 'found "never"' },
+  {
+    keys: 'timeouts: {start: ¦25h}',
+    says: 'timeouts.start: expected a length of time from 1s to 1d',
+    editorCannotTell: true,
+  },
+  { keys: 'timeouts: {silence: ¦0.5}', says: 'timeouts.silence: expected a length of time from 1s to 1d' },
+  { keys: 'timeouts: {silence: ¦999ms}', says: 'found "999ms"', editorCannotTell: true },
+  {
+    keys: 'timeouts: {acknowledge: ¦0}',
+    says: 'timeouts.acknowledge: expected a length of time from 1s to 1h',
+  },
+  { keys: 'timeouts: {¦ack: 5s}', says: 'timeouts.ack: unknown key; did you mean "acknowledge"?' },
+  { keys: 'retry: ¦3', says: 'retry: expected a mapping such as {max_attempts: 3}, found 3' },
+  { keys: 'retry: {max_attempts: ¦0}', says: 'retry.max_attempts: expected a whole number from 1 to 20' },
+  { keys: 'retry: {max_attempts: ¦21}', says: 'found 21' },
+  {
+    keys: 'retry: {backoff: ¦2h}',
+    says: 'retry.backoff: expected a length of time from 0s to 1h',
+    editorCannotTell: true,
+  },
+  {
+    keys: 'retry: {on: ¦gpu_lost}',
+    says: 'retry.on: expected a list of kinds of failure such as [gpu_lost, out_of_memory]',
+  },
+  { keys: 'retry: {on: [¦oom]}', says: 'retry.on[0]: expected out_of_memory or gpu_lost or engine' },
+  { keys: 'retry: {on: [¦out-of-memory]}', says: 'did you mean "out_of_memory"?' },
+  { keys: 'retry: {on: [engine, ¦engine]}', says: 'retry.on[1]: is in the list already' },
+  { keys: '¦session: {}', says: 'session: has no meaning without `mode: session`', editorCannotTell: true },
+  { keys: '¦session:', says: 'session: has no meaning without `mode: session`', editorCannotTell: true },
+  {
+    keys: 'mode: one-off\n¦session: {idle: 1m}',
+    says: 'session: has no meaning without `mode: session`',
+    editorCannotTell: true,
+  },
+  { keys: 'mode: session\nsession: ¦4', says: 'session: expected a mapping such as {max_concurrency: 4}' },
+  ...[
+    { key: '¦concurrency: 4', says: 'concurrency: unknown key; did you mean "max_concurrency"?' },
+    { key: 'max_concurrency: ¦0', says: 'max_concurrency: expected a whole number from 1 to 1024' },
+    { key: 'max_concurrency: ¦1025', says: 'found 1025' },
+    { key: 'max_workers: ¦0', says: 'max_workers: expected a whole number from 1 to 1024' },
+    { key: 'max_workers: ¦1025', says: 'found 1025' },
+    { key: 'idle: ¦none', says: 'idle: expected a length of time from 0s to 30d (or never)' },
+    { key: 'idle: ¦31d', says: 'found "31d"', editorCannotTell: true as const },
+    { key: 'max_tasks: ¦0', says: 'max_tasks: expected a whole number from 1 to 1000000000' },
+    { key: 'max_age: ¦0', says: 'max_age: expected a length of time from 1s to 30d' },
+    { key: 'max_age: ¦never', says: 'found "never"' },
+    {
+      key: 'min_residency: ¦25h',
+      says: 'min_residency: expected a length of time from 0s to 1d',
+      editorCannotTell: true as const,
+    },
+    { key: 'pinned: ¦1', says: 'pinned: expected true or false' },
+    { key: 'prewarm: ¦-1', says: 'prewarm: expected a whole number from 0 to 64' },
+    { key: 'prewarm: ¦65', says: 'found 65' },
+    { key: 'isolation: ¦task', says: 'isolation: expected shared or owner, found "task"' },
+    {
+      key: 'max_tasks: 3, ¦max_concurrency: 4',
+      says: 'max_concurrency: asks for 4 tasks at a time, but max_tasks ends a worker after 3',
+      editorCannotTell: true as const,
+    },
+    {
+      key: '¦prewarm: 3, max_workers: 2',
+      says: 'prewarm: asks for 3 workers, but max_workers allows 2',
+      editorCannotTell: true as const,
+    },
+    {
+      key: 'isolation: owner, ¦prewarm: 1',
+      says: 'prewarm: has no meaning with `isolation: owner`',
+      editorCannotTell: true as const,
+    },
+  ].map(({ key, ...wrong }): WrongKeys => ({ keys: `mode: session\nsession: {${key}}`, ...wrong })),
   { keys: 'resources: ¦none', says: 'resources: expected a mapping such as {memory: 32GiB}' },
   {
     keys: 'resources: {memory: ¦8G}',

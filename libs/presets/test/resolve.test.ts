@@ -1,6 +1,6 @@
 import type { GpuId, JsonValue } from '@gpu-service/tasks'
 import { describe, expect, it } from 'vitest'
-import { presetFileWith, presetsFolder, resolved } from './presets-folder.ts'
+import { presetFileWith, presetsFolder, presetWith, resolved } from './presets-folder.ts'
 
 const [ONE, TWO, THREE] = ['GPU-1' as GpuId, 'GPU-2' as GpuId, 'GPU-3' as GpuId] as const
 
@@ -27,6 +27,21 @@ describe('what a task is started with', () => {
     expect(await resolved('', { timeoutMs: 30 * 86_400_000 })).toMatchObject({ status: 'resolved' })
   })
 
+  it('has all other deadlines, the retries and the session of its preset', async () => {
+    const keys =
+      'mode: session\nsession: {max_concurrency: 4}\ntimeouts: {queue: 1h}\nretry: {max_attempts: 5}'
+    const { spec } = await presetWith(keys)
+    const result = await resolved(keys, { timeoutMs: 1_500 })
+    expect(result).toMatchObject({
+      spec: { ...spec, timeouts: { ...spec.timeouts, runMs: 1_500 } },
+    })
+    expect(spec).toMatchObject({
+      session: { maxConcurrency: 4 },
+      timeouts: { queueMs: 3_600_000 },
+      retry: { maxAttempts: 5 },
+    })
+  })
+
   it.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 30 * 86_400_000 + 1])(
     'may not run for %d milliseconds',
     async (timeoutMs) => {
@@ -48,6 +63,10 @@ describe('what a task is started with', () => {
     })
     expect(await resolved('gpus: {count: 2}', { gpuIds: [TWO, THREE] })).toMatchObject({
       spec: { gpus: { count: 2, ids: [TWO, THREE] } },
+    })
+    const shared = 'gpus: {share: shared, memory: 4GiB, names: [H100]}'
+    expect(await resolved(shared, { gpuIds: [ONE] })).toMatchObject({
+      spec: { gpus: { share: 'shared', memoryMb: 4_096, names: ['H100'], ids: [ONE] } },
     })
   })
 

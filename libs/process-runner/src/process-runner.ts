@@ -23,7 +23,14 @@ import { findProgram, hostEnvironment } from './command.ts'
 import { makePipe, openPipe } from './input-pipe.ts'
 import { launch } from './launcher.ts'
 import { readOutputFiles } from './output-files.ts'
-import { MARKER, markedProcesses, type ProcessIdentity, runs, send } from './process-table.ts'
+import {
+  MARKER,
+  markedProcesses,
+  type ProcessIdentity,
+  runs,
+  send,
+  workerProcesses,
+} from './process-table.ts'
 import {
   examine,
   type Finding,
@@ -204,6 +211,11 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     await kill(folder)
   }
 
+  async function processes(folder: WorkerFolder): Promise<readonly number[]> {
+    const finding = await look(folder)
+    return finding.phase === 'running' ? workerProcesses(folder.name, finding.identity) : []
+  }
+
   /** The renaming is what makes the worker unknown; a launcher on its way finds no folder to record itself in. */
   async function remove(folder: WorkerFolder): Promise<void> {
     const removed = join(workersDir, `${REMOVED}${folder.name}.${randomUUID()}`)
@@ -272,6 +284,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     openInput: (name) => refusing(() => openInput(folderOf(name))),
     stop: (name, { graceMs }) => refusing(() => stop(folderOf(name), graceMs)),
     inspect: async (name) => stateOf(await refusing(() => look(folderOf(name)))),
+    processes: (name) => refusing(() => processes(folderOf(name))),
     list: () => refusing(list),
     remove: (name) => refusing(() => remove(folderOf(name))),
     outputFolder(name, runId) {

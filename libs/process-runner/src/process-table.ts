@@ -45,19 +45,41 @@ export async function markedProcesses(
   oldest: ProcessIdentity | null,
 ): Promise<readonly number[]> {
   if (!isLinux) return []
-  const marker = Buffer.from(`${MARKER}=${name}\0`)
   const since = Number(oldest?.start ?? 0)
   const found: number[] = []
+  for await (const { pid, fields } of allProcesses())
+    if (Number(fields[19]) >= since && (await isMarked(pid, name))) found.push(pid)
+  return found
+}
+
+/** All live processes of a worker: those of its launcher's session, the launcher included, and those that carry the worker's name. */
+export async function workerProcesses(name: string, launcher: ProcessIdentity): Promise<readonly number[]> {
+  // The number of a launcher that is gone may be that of another session by now.
+  const session = (await runs(launcher)) ? String(launcher.pid) : null
+  if (!isLinux) return session === null ? [] : groupMembers(session)
+  const since = Number(launcher.start)
+  const found: number[] = []
+  for await (const { pid, fields } of allProcesses()) {
+    if (fields[0] === 'Z' || fields[0] === 'X' || Number(fields[19]) < since) continue
+    if (fields[3] === session || (await isMarked(pid, name))) found.push(pid)
+  }
+  return found
+}
+
+/** The processes of this system, each with the fields of its `/proc/<pid>/stat`. */
+async function* allProcesses(): AsyncGenerator<{ pid: number; fields: readonly string[] }, void> {
   for (const [index, pid] of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry)).entries()) {
     // The event loop gets its turn on machines with thousands of processes.
     if (index % 100 === 99) await setImmediate()
     const fields = statOf(pid)
-    if (fields === null || Number(fields[19]) < since) continue
-    // Not read in place like the line above: this one waits for a lock of that process.
-    const environment = await readFile(`/proc/${pid}/environ`).catch(() => null)
-    if (environment?.includes(marker)) found.push(Number(pid))
+    if (fields !== null) yield { pid: Number(pid), fields }
   }
-  return found
+}
+
+async function isMarked(pid: number, name: string): Promise<boolean> {
+  // Not read in place like its stat: this waits for a lock of that process.
+  const environment = await readFile(`/proc/${pid}/environ`).catch(() => null)
+  return environment?.includes(`${MARKER}=${name}\0`) ?? false
 }
 
 /** Sends a signal to a process, or with a negative number to a process group. Harmless where it is gone. */
@@ -89,6 +111,15 @@ function statOf(pid: number | string): string[] | null {
   } catch {
     return null
   }
+}
+
+/** The processes of a process group, where there is no `/proc`. */
+async function groupMembers(group: string): Promise<number[]> {
+  const { stdout } = await run('ps', ['-A', '-o', 'pgid=,pid='])
+  return stdout.split('\n').flatMap((row) => {
+    const [pgid, pid] = row.trim().split(/ +/)
+    return pgid === group ? [Number(pid)] : []
+  })
 }
 
 async function psRow(pid: number): Promise<{ state: string; start: string } | null> {

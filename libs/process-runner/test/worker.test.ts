@@ -1,9 +1,13 @@
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, open, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import type { GpuId, OutputCursor, WorkerOrder } from '@gpu-service/tasks'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { openRig, openRunner, type Rig } from './rig.ts'
+
+const run = promisify(execFile)
 
 let rig: Rig
 
@@ -128,6 +132,15 @@ describe('processes of a worker', () => {
     await using held = await open(join(files, 'held'), 'r')
     await rig.runner.stop(order.name, { graceMs: 2_000 })
     expect((await held.readFile()).length).toBe(0)
+  })
+
+  it('are named also where they left its session, or its environment', async () => {
+    const { order } = await rig.start('setsid sleep 6464 & env -i /bin/sleep 6565 & sleep 60')
+    await vi.waitFor(async () => {
+      const pids = await rig.runner.processes(order.name)
+      const { stdout } = await run('ps', ['-o', 'args=', '-p', pids.join(',')])
+      expect(stdout.split('\n')).toEqual(expect.arrayContaining(['sleep 6464', '/bin/sleep 6565']))
+    }, 10_000)
   })
 
   it('leave no zombie', async () => {

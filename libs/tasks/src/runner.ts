@@ -162,6 +162,11 @@ export interface WorkerRunner extends AsyncDisposable {
   /** Asks the worker to end (SIGTERM) and forces it (SIGKILL) after the grace period. Resolves when it runs no more; harmless where it never did. */
   stop(name: WorkerName, options: { graceMs: number }): Promise<void>
   inspect(name: WorkerName): Promise<WorkerState>
+  /**
+   * The process ids of the worker's processes, as the host counts them; empty where it runs no more or they cannot be told. They say which
+   * GPU memory is the worker's.
+   */
+  processes(name: WorkerName): Promise<readonly number[]>
   /** All workers of this installation that the runner still knows, in any phase. */
   list(): Promise<readonly ListedWorker[]>
   /** Removes an ended (or never started) worker with its log and its files; forces one that still runs. Harmless where it is gone. */
@@ -180,7 +185,8 @@ export interface ListedWorker {
 /** The neighbour that runs workers is away or has refused a call. */
 export class RunnerError extends Error {
   override readonly name = 'RunnerError'
-  readonly code: 'ENGINE_UNAVAILABLE' | 'ENGINE_REFUSED' | 'NOT_FOUND'
+  /** INPUT_CLOSED: a worker's input was closed before, and nothing of the command has left. */
+  readonly code: 'ENGINE_UNAVAILABLE' | 'ENGINE_REFUSED' | 'NOT_FOUND' | 'INPUT_CLOSED'
   constructor(code: RunnerError['code'], message: string, options?: ErrorOptions) {
     super(message, options)
     this.code = code

@@ -1,8 +1,18 @@
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { promisify } from 'node:util'
+import { describe, expect, it, vi } from 'vitest'
 import { HELD_FIFO, holders, idOf, type RunnerStage } from './runner-stage.ts'
+
+const run = promisify(execFile)
+
+/** What runs under these numbers on this host. */
+async function commandLines(pids: readonly number[]): Promise<string[]> {
+  const { stdout } = await run('ps', ['-ww', '-o', 'args=', '-p', pids.join(',')])
+  return stdout.split('\n').map((line) => line.trim())
+}
 
 /** How workers come, are seen and go. */
 export function describeLife(stage: RunnerStage): void {
@@ -148,6 +158,32 @@ export function describeLife(stage: RunnerStage): void {
       await stage.runner.remove(placed.name)
       expect(await stage.runner.inspect(placed.name)).toEqual({ phase: 'unknown' })
       expect(await stage.runner.list()).toEqual([])
+    })
+  })
+
+  describe('processes', () => {
+    it("are the worker's while it runs, with those that it has started, and none before and afterwards", async () => {
+      const placed = order(
+        'sleep 6161 & (sleep 6262 &); while [ ! -e "$OUTPUT_DIR/go" ]; do sleep 0.02; done',
+      )
+      expect(await stage.runner.processes(placed.name)).toEqual([])
+      await start('sleep 6363')
+      await stage.runner.start(placed)
+      const later = await stage.rig.reopen()
+      for (const runner of [stage.runner, later])
+        // A child is its parent's double until it becomes a program of its own.
+        await vi.waitFor(async () => {
+          const named = await commandLines(await runner.processes(placed.name))
+          expect(named).toEqual(expect.arrayContaining(['sleep 6161', 'sleep 6262']))
+          expect(named).toContainEqual(expect.stringMatching(/sh -c sleep 6161 &/))
+          expect(named).not.toContain('sleep 6363')
+        }, 10_000)
+
+      await writeFile(join(files(placed), 'go'), '')
+      await read(placed.name)
+      expect(await stage.runner.processes(placed.name)).toEqual([])
+      await stage.runner.remove(placed.name)
+      expect(await stage.runner.processes(placed.name)).toEqual([])
     })
   })
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { PresetId, WorkerId, WorkerName } from '../ids.ts'
+import type { WorkerId, WorkerName } from '../ids.ts'
 import type { JsonValue, TextMap } from '../json.ts'
 import {
   type AssignedGpu,
@@ -12,6 +12,7 @@ import {
   type WorkerRunner,
 } from '../runner.ts'
 import type { WorkerMode } from '../spec.ts'
+import { EXAMPLE_SESSION, EXAMPLE_SPEC } from './example-spec.ts'
 
 /** A worker that is a small program of the POSIX shell. */
 export interface ScriptOptions {
@@ -41,22 +42,14 @@ export function scriptOrder(options: ScriptOptions): WorkerOrder {
     gpus: options.gpus ?? [],
     run: mode === 'ONE_OFF' ? run : null,
     spec: {
-      presetId: 'test-script/inference' as PresetId,
-      model: 'test-script',
-      kind: 'inference',
+      ...EXAMPLE_SPEC,
       mode,
       image: options.image,
       command,
       localCommand: command,
-      pull: 'never',
       env: options.env ?? {},
       modelPath: options.modelPath ?? null,
-      gpus: { count: 0, ids: null },
-      limits: { memoryMb: null, cpus: null, processes: 256, sharedMemoryMb: 64, tmpMb: 64 },
-      network: 'none',
-      volumes: [],
-      relax: { user: null, writableRoot: false, capabilities: [] },
-      timeouts: { runMs: 60_000, stopGraceMs: 5_000, finishGraceMs: 5_000 },
+      session: mode === 'SESSION' ? EXAMPLE_SESSION : null,
     },
   }
 }
