@@ -1,7 +1,9 @@
-import { isDeepStrictEqual } from 'node:util'
-import type { Gpu, GpuId, GpuInventory, Logger } from '@gpu-service/tasks'
+import type { Gpu, GpuId, GpuInventory, GpuSimulation, Logger } from '@gpu-service/tasks'
 import type { GpuSource } from './gpus-setting.ts'
-import { createNvidiaSmi, type GpuReading, type NvidiaSmi } from './nvidia-smi.ts'
+import { createGpuHealth } from './health.ts'
+import { createNvidiaSmi } from './nvidia-smi.ts'
+import type { GpuSample, GpuSampler } from './sample.ts'
+import { createSimulatedGpus } from './simulated-gpus.ts'
 
 export interface GpuInventoryOptions {
   readonly source: GpuSource
@@ -9,135 +11,175 @@ export interface GpuInventoryOptions {
   readonly nvidiaSmi?: string
   /** Between two samples; 5 seconds by default. */
   readonly sampleIntervalMs?: number
-  /** How long the program may take for an answer; 10 seconds by default. */
+  /** How long the driver may take for a sample, and `refresh` in all; 10 seconds by default. */
   readonly deadlineMs?: number
   readonly logger: Logger
 }
 
 /**
- * Finds the GPUs. `auto` resolves after the first answer of the driver; without a usable one the inventory stays empty, and the log says
- * why. A GPU that was seen once stays listed: where later samples fail or leave it out, it is stale.
+ * Finds the GPUs. `auto` resolves after the first answer of the driver, or its deadline; where that is no usable one, GPUs appear as soon as
+ * there is, and the log says why. Without the program there are none for good.
  */
 export async function openGpuInventory(options: GpuInventoryOptions): Promise<GpuInventory> {
-  const { source, logger } = options
-  if (source === 'none') return fixedInventory('none', [])
-  if (source !== 'auto') return fixedInventory('simulated', simulatedGpus(source.simulated))
-
-  const nvidiaSmi = createNvidiaSmi({
-    program: options.nvidiaSmi ?? 'nvidia-smi',
-    deadlineMs: options.deadlineMs ?? 10_000,
-  })
-  const first = await nvidiaSmi.read()
-  if (first.status === 'failed' || first.gpus.length === 0) {
-    const reason = first.status === 'failed' ? first.reason : 'nvidia-smi lists no GPU.'
-    logger.info({ reason }, 'No GPU was found; tasks run without one')
-    return fixedInventory('none', [])
+  const { source, deadlineMs = 10_000, logger } = options
+  if (source === 'none') return emptyInventory()
+  if (source !== 'auto') {
+    const { sampler, simulation } = createSimulatedGpus(source.simulated)
+    const first = await sampler.sample()
+    return sampledInventory({ ...options, deadlineMs, sampler, simulation, first })
   }
-  return sampledInventory(nvidiaSmi, first.gpus, options)
+  const sampler = createNvidiaSmi({ path: options.nvidiaSmi ?? 'nvidia-smi', deadlineMs, logger })
+  const first = await sampler.sample()
+  if (first.status === 'failed' && sampler.isMissing) {
+    logger.info({ reason: first.reason }, 'No GPU was found; tasks run without one')
+    return emptyInventory()
+  }
+  return sampledInventory({ ...options, deadlineMs, sampler, simulation: null, first })
 }
 
-function sampledInventory(
-  nvidiaSmi: NvidiaSmi,
-  first: readonly GpuReading[],
-  { sampleIntervalMs = 5_000, logger }: GpuInventoryOptions,
-): GpuInventory {
-  let gpus: readonly Gpu[] = sampled(first, Date.now())
-  let failing = false
-  let timer: NodeJS.Timeout | null = null
-  let disposed = false
+function sampledInventory(options: {
+  sampler: GpuSampler
+  simulation: GpuSimulation | null
+  first: GpuSample
+  sampleIntervalMs?: number
+  deadlineMs: number
+  logger: Logger
+}): GpuInventory {
+  const { sampler, simulation, first, sampleIntervalMs = 5_000, deadlineMs, logger } = options
+  const health = createGpuHealth({ simulated: simulation !== null, sampleIntervalMs })
   const listeners = new Set<(changed: readonly GpuId[]) => void>()
+  let failing = false
+  let sampleTimer: NodeJS.Timeout | null = null
+  let staleTimer: NodeJS.Timeout | null = null
+  let running: Promise<void> | null = null
+  /** One for all who ask while a sample is taken that was begun before they asked. */
+  let next: Promise<void> | null = null
+  let isClosed = false
+  let close: () => void = () => {}
+  const closed = new Promise<void>((resolve) => (close = resolve))
 
-  function sampled(readings: readonly GpuReading[], sampledAt: number): readonly Gpu[] {
-    return readings.map(({ id, index, name, memoryTotalMb, ...meters }) => ({
-      id,
-      index,
-      name,
-      memoryTotalMb,
-      simulated: false,
-      parentId: null,
-      telemetry: { sampledAt, ...meters },
-      stale: false,
-    }))
+  function take(sample: GpuSample): void {
+    if (isClosed) return
+    noteFailing(sample)
+    const before = health.list()
+    tell(health.take(sample, { monotonicMs: performance.now(), wallMs: Date.now() }), before)
+    awaitStale()
   }
 
-  async function sample(): Promise<void> {
-    const readings = await nvidiaSmi.read()
-    if (disposed) return
-    const found = readings.status === 'read' ? sampled(readings.gpus, Date.now()) : []
-    noteHealth(readings.status === 'failed' ? readings.reason : null)
-    const ids = new Set(found.map(({ id }) => id))
-    const missed = gpus.filter(({ id }) => !ids.has(id)).map((gpu) => ({ ...gpu, stale: true }))
-    schedule()
-    replace([...found, ...missed].sort((a, b) => a.index - b.index))
+  function awaitStale(): void {
+    if (staleTimer) clearTimeout(staleTimer)
+    const dueMs = health.nextStaleMs()
+    if (dueMs === null) return
+    staleTimer = setTimeout(
+      () => {
+        const before = health.list()
+        tell(health.age(performance.now()), before)
+        awaitStale()
+      },
+      Math.max(1, Math.ceil(dueMs - performance.now())),
+    ).unref()
+  }
+
+  function tell(changed: readonly GpuId[], before: readonly Gpu[]): void {
+    if (changed.length === 0) return
+    for (const id of changed) noteHealth(find(before, id), find(health.list(), id))
+    for (const listener of listeners) {
+      try {
+        listener(changed)
+      } catch (error) {
+        logger.error({ err: error }, 'A listener to the GPUs failed')
+      }
+    }
+  }
+
+  function noteHealth(before: Gpu | undefined, now: Gpu | undefined): void {
+    if (!now || now.health === (before?.health ?? 'OK')) return
+    const { id, index, name, problem } = now
+    if (now.health === 'OK') logger.info({ gpu: id, index, name }, 'A GPU is in use again')
+    else logger.warn({ gpu: id, index, name, problem }, `A GPU is ${now.health}`)
   }
 
   /** One line as it begins to fail and one as it recovers, however long it lasts. */
-  function noteHealth(reason: string | null): void {
-    if (reason !== null && !failing)
-      logger.warn({ reason }, 'The GPUs cannot be sampled; their telemetry is stale')
-    if (reason === null && failing) logger.info({}, 'The GPUs are sampled again')
-    failing = reason !== null
+  function noteFailing(sample: GpuSample): void {
+    const fails = sample.status === 'failed'
+    if (fails && !failing) logger.warn({ reason: sample.reason }, 'The GPUs cannot be sampled')
+    if (!fails && failing) logger.info({}, 'The GPUs are sampled again')
+    failing = fails
   }
 
-  function replace(next: readonly Gpu[]): void {
-    const before = new Map(gpus.map((gpu) => [gpu.id, gpu]))
-    gpus = next
-    const changed = next.filter((gpu) => !isSame(before.get(gpu.id), gpu)).map(({ id }) => id)
-    if (changed.length === 0) return
-    for (const listener of listeners) listener(changed)
+  function run(): Promise<void> {
+    if (sampleTimer) clearTimeout(sampleTimer)
+    const startedMs = performance.now()
+    running = (async () => {
+      take(await sampler.sample())
+      running = null
+      if (!isClosed) schedule(sampleIntervalMs - (performance.now() - startedMs))
+    })()
+    return running
   }
 
-  function schedule(): void {
-    timer = setTimeout(() => void sample(), sampleIntervalMs)
-    timer.unref()
+  function schedule(delayMs: number): void {
+    if (sampleTimer) clearTimeout(sampleTimer)
+    // Not one after the other without a pause, where the driver takes longer than the interval.
+    sampleTimer = setTimeout(() => void run(), Math.max(delayMs, sampleIntervalMs / 10)).unref()
   }
-  schedule()
+
+  take(first)
+  schedule(sampleIntervalMs)
 
   return {
-    source: 'nvidia-smi',
-    list: () => gpus,
+    source: simulation ? 'simulated' : 'nvidia-smi',
+    simulation,
+    list: () => health.list(),
+    async refresh() {
+      if (isClosed) return
+      if (running) {
+        next ??= running.then(() => {
+          next = null
+          return isClosed ? undefined : run()
+        })
+      }
+      let deadline: NodeJS.Timeout | undefined
+      const late = new Promise<void>((resolve) => {
+        deadline = setTimeout(resolve, deadlineMs)
+      })
+      await Promise.race([next ?? run(), late, closed])
+      clearTimeout(deadline)
+    },
+    restore(id) {
+      const before = health.list()
+      const changed = health.restore(id)
+      if (!changed) return false
+      tell(changed, before)
+      return true
+    },
     onChange(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)
     },
     async [Symbol.asyncDispose]() {
-      disposed = true
-      if (timer) clearTimeout(timer)
+      isClosed = true
+      if (sampleTimer) clearTimeout(sampleTimer)
+      if (staleTimer) clearTimeout(staleTimer)
       listeners.clear()
-      await nvidiaSmi[Symbol.asyncDispose]()
+      close()
+      await sampler[Symbol.asyncDispose]()
     },
   }
 }
 
-/** Whether a listener would learn nothing: a sample that is merely newer is no change. */
-function isSame(before: Gpu | undefined, now: Gpu): boolean {
-  const timeless = (gpu: Gpu): Gpu => ({
-    ...gpu,
-    telemetry: gpu.telemetry && { ...gpu.telemetry, sampledAt: 0 },
-  })
-  return before !== undefined && isDeepStrictEqual(timeless(before), timeless(now))
+function find(gpus: readonly Gpu[], id: GpuId): Gpu | undefined {
+  return gpus.find((gpu) => gpu.id === id)
 }
 
-function fixedInventory(source: 'simulated' | 'none', gpus: readonly Gpu[]): GpuInventory {
+function emptyInventory(): GpuInventory {
   return {
-    source,
-    list: () => gpus,
+    source: 'none',
+    simulation: null,
+    list: () => [],
+    refresh: () => Promise.resolve(),
+    restore: () => false,
     onChange: () => () => {},
     async [Symbol.asyncDispose]() {},
   }
-}
-
-function simulatedGpus({ count, memoryMb }: { count: number; memoryMb: number }): readonly Gpu[] {
-  return Array.from({ length: count }, (_, index) => ({
-    // Shaped like a driver's, the same at every start.
-    id: `GPU-00000000-0000-4000-8000-${index.toString(16).padStart(12, '0')}` as GpuId,
-    index,
-    name: 'Simulated GPU',
-    memoryTotalMb: memoryMb,
-    simulated: true,
-    parentId: null,
-    // Nothing is measured where there is nothing.
-    telemetry: null,
-    stale: false,
-  }))
 }
