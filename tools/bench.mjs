@@ -1,5 +1,6 @@
 // npm run bench [-- NAME …]: measures the parts and the whole service, prints a table with the ratio to the limit measured in the same run, and
-// writes bench-results/bench.json. Names: parser, store, flood, oneOff, twentyWorkers, thousandSubscribers; none: all.
+// writes bench-results/bench.json. Names: parser, planner, store, flood, oneOff, twentyWorkers, thousandSubscribers, warmTask,
+// warmThroughput; none: all.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -9,6 +10,15 @@ import { prepare, ROOT } from './setup.mjs'
 
 const names = process.argv.slice(2)
 const isWanted = (name) => names.length === 0 || names.includes(name)
+/** Of the whole service, by their names in apps/api/bench/end-to-end.ts. */
+const SERVICE_BENCHES = [
+  'flood',
+  'oneOff',
+  'twentyWorkers',
+  'thousandSubscribers',
+  'warmTask',
+  'warmThroughput',
+]
 const rows = []
 
 function report(row) {
@@ -28,17 +38,17 @@ async function benchPart(name, file) {
 }
 
 async function benchService() {
-  const wanted = ['flood', 'oneOff', 'twentyWorkers', 'thousandSubscribers'].filter(isWanted)
+  const wanted = SERVICE_BENCHES.filter(isWanted)
   if (wanted.length === 0) return
   await buildApi()
-  const { BASE_IMAGE, BUSYBOX_IMAGE, openTestEngine } = await tsImport(
+  const { BASE_IMAGE, BUSYBOX_IMAGE, SESSION_WORKER_IMAGE, openTestEngine } = await tsImport(
     './test-engine/src/index.ts',
     import.meta.url,
   )
   const engine = await openTestEngine()
   if (engine === null) throw new Error('The benchmarks of the whole service need a Docker engine.')
   try {
-    for (const image of [BUSYBOX_IMAGE, BASE_IMAGE]) await engine.ensureImage(image)
+    for (const image of [BUSYBOX_IMAGE, BASE_IMAGE, SESSION_WORKER_IMAGE]) await engine.ensureImage(image)
     const { benchEndToEnd } = await tsImport('../apps/api/bench/end-to-end.ts', import.meta.url)
     await benchEndToEnd(wanted, report)
   } finally {
@@ -48,6 +58,10 @@ async function benchService() {
 
 await prepare()
 await benchPart('parser', '../libs/event-parser/bench/parse.ts')
+if (isWanted('planner')) {
+  const { benchPlanner } = await tsImport('../libs/tasks/bench/planner.ts', import.meta.url)
+  benchPlanner(report)
+}
 await benchPart('store', '../libs/task-store/bench/append.ts')
 await benchService()
 const folder = join(ROOT, 'bench-results')

@@ -12,8 +12,11 @@ const outputFile = join(root, 'apps/api/src/graphql/generated/resolvers.ts')
 /** A type of the schema and the domain's type that its resolvers are given. */
 const MAPPERS = {
   Task: '@gpu-service/tasks#Task as TaskModel',
-  Worker: '@gpu-service/tasks#Worker as WorkerModel',
-  Gpu: '@gpu-service/tasks#Gpu as GpuModel',
+  TaskAttempt: '@gpu-service/tasks#TaskAttempt as TaskAttemptModel',
+  StartEstimate: '@gpu-service/tasks#StartEstimate as StartEstimateModel',
+  Worker: '@gpu-service/tasks#LiveWorker as WorkerModel',
+  Gpu: '@gpu-service/tasks#LiveGpu as GpuModel',
+  GpuProcess: '@gpu-service/tasks#GpuProcess as GpuProcessModel',
   Preset: '@gpu-service/tasks#Preset as PresetModel',
   Artifact: '@gpu-service/tasks#Artifact as ArtifactModel',
   TaskConnection: 'TaskConnectionModel',
@@ -33,6 +36,14 @@ const MAPPERS = {
   ProtocolFaultEvent: "EventModel<'fault'>",
   GapEvent: "EventModel<'gap'>",
 }
+
+/** Enums whose values the domain calls otherwise. */
+const ENUMS = Object.fromEntries(
+  ['FailureClass', 'GpuShare', 'SessionIsolation', 'DryRunAction'].map((name) => [
+    name,
+    `../enums.ts#${name}`,
+  ]),
+)
 
 const PRELUDE = {
   prepend: [
@@ -77,7 +88,7 @@ async function generate(sdl) {
     import('@graphql-codegen/typescript-resolvers'),
     import('graphql'),
   ])
-  return codegen({
+  const types = await codegen({
     schema: parse(sdl),
     documents: [],
     filename: outputFile,
@@ -93,6 +104,7 @@ async function generate(sdl) {
         ID: { input: 'string', output: 'string' },
       },
       enumsAsTypes: true,
+      enumValues: ENUMS,
       useTypeImports: true,
       immutableTypes: true,
       inputMaybeValue: 'T | null | undefined',
@@ -103,4 +115,6 @@ async function generate(sdl) {
       mappers: MAPPERS,
     },
   })
+  // The generator does not know verbatimModuleSyntax.
+  return types.replace(/^export (?=\{ \w+ \};$)/gm, 'export type ')
 }

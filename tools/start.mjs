@@ -4,11 +4,15 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { prepare, ROOT, SetupError } from './setup.mjs'
 
-const WORKER = { folder: join(ROOT, 'workers/test/loading-worker'), image: 'loading-worker:latest' }
+const WORKERS = ['loading-worker', 'session-worker'].map((name) => ({
+  name,
+  folder: join(ROOT, 'workers/test', name),
+  image: `${name}:latest`,
+}))
 
 async function main() {
   await prepare()
-  const [bundle] = await Promise.all([buildService(), prepareFirstWorker()])
+  const [bundle] = await Promise.all([buildService(), prepareExampleWorkers()])
   process.setSourceMapsEnabled(true)
   // GraphQL.js checks every value twice over otherwise.
   process.env.NODE_ENV ??= 'production'
@@ -24,10 +28,10 @@ async function buildService() {
   return bundle
 }
 
-/** Where a Docker engine answers and has no image of the example worker: builds it, so that the first task works. */
-async function prepareFirstWorker() {
+/** Where a Docker engine answers and has no images of the example workers: builds them, so that the first tasks work. */
+async function prepareExampleWorkers() {
   if (process.env.RUNNER === 'process' || !mayHaveDocker()) return
-  const { connectEngine, hasImage } = await import('./base-images/engine.mjs')
+  const { connectEngine } = await import('./base-images/engine.mjs')
   let docker
   try {
     docker = await connectEngine({ timeoutMs: 1_000 })
@@ -35,15 +39,20 @@ async function prepareFirstWorker() {
     // The service says what it runs with, and waits for an engine that is away.
     return
   }
+  for (const worker of WORKERS) await prepareWorker(docker, worker)
+}
+
+async function prepareWorker(docker, { name, folder, image }) {
   try {
-    if (await hasImage(docker, WORKER.image)) return
-    console.log(`First start: building the example worker's image, ${WORKER.image}`)
+    const { hasImage } = await import('./base-images/engine.mjs')
+    if (await hasImage(docker, image)) return
+    console.log(`First start: building the image of an example worker, ${image}`)
     const { ensureWorkerImage } = await import('./base-images/images.mjs')
-    await ensureWorkerImage(docker, { ...WORKER, log: (line) => console.log(`  ${line}`) })
+    await ensureWorkerImage(docker, { folder, image, log: (line) => console.log(`  ${line}`) })
   } catch (error) {
     const reason = [error.message, error.hint].filter(Boolean).join(' ').split('\n')[0]
     console.error(
-      `${WORKER.image} could not be built: ${reason} To do it by hand: npm run base-images && workers/test/loading-worker/build.sh`,
+      `${image} could not be built: ${reason} To do it by hand: npm run base-images && workers/test/${name}/build.sh`,
     )
   }
 }

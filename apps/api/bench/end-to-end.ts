@@ -6,7 +6,8 @@ import { createClient } from 'graphql-ws'
 import WebSocket from 'ws'
 import { CONNECTED, FINISHED, script } from '../test/e2e/scripts.ts'
 import { TestService } from '../test/e2e/service.ts'
-import { median, percentile, type Row } from './row.ts'
+import { type Bench, median, percentile, type Row } from './row.ts'
+import { warmTask, warmThroughput } from './warm.ts'
 
 const run = promisify(execFile)
 const FLOOD_LINES = 1_000_000
@@ -38,7 +39,14 @@ interface Delivery {
   readonly taskEvents: { readonly events: readonly { readonly seq: number; readonly delta?: string }[] }
 }
 
-const BENCHES = { flood, oneOff, twentyWorkers, thousandSubscribers }
+const BENCHES = {
+  flood: { presets: { flood: script(FLOOD) }, run: flood },
+  oneOff: { presets: { short: script(SHORT) }, run: oneOff },
+  twentyWorkers: { presets: { fast: ticker(50, 20) }, run: twentyWorkers },
+  thousandSubscribers: { presets: { steady: ticker(20, 20) }, run: thousandSubscribers },
+  warmTask,
+  warmThroughput,
+} satisfies Record<string, Bench>
 
 /** The whole service against a real engine, with clients in this process. */
 export async function benchEndToEnd(
@@ -46,13 +54,14 @@ export async function benchEndToEnd(
   report: (row: Row) => void,
 ): Promise<void> {
   for (const name of names) {
+    const { presets, run: measure } = BENCHES[name]
     // A fresh service each: what one leaves in memory must not show in the figures of the next.
     await using service = await TestService.start({
       runner: 'docker',
-      presets: { flood: script(FLOOD), short: script(SHORT), fast: ticker(50, 20), steady: ticker(20, 20) },
+      presets,
       env: { MAX_WORKERS: '40' },
     })
-    await BENCHES[name](service, report)
+    await measure(service, report)
   }
 }
 

@@ -1,3 +1,12 @@
+import type { PresetSource, TestService } from '../test/e2e/service.ts'
+
+/** What is measured of a fresh service. */
+export interface Bench {
+  /** By kind, as `TestService` takes them. */
+  readonly presets: Readonly<Record<string, PresetSource>>
+  readonly run: (service: TestService, report: (row: Row) => void) => Promise<void>
+}
+
 /** One line of the benchmark's table. */
 export interface Row {
   readonly name: string

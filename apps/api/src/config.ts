@@ -24,6 +24,10 @@ export interface Config {
   readonly gpus: GpuSource
   /** The most workers at a time. */
   readonly maxWorkers: number
+  /** Between two samples of the GPUs' meters. */
+  readonly gpuSampleMs: number
+  /** How long a task that cannot start lets later ones pass. */
+  readonly maxPassMs: number
   /** Origins (`https://host:port`) from which browsers may call. */
   readonly allowedOrigins: readonly string[]
   /** Names in a request's Host header that are served beside the loopback ones; lower case, without ports. */
@@ -94,7 +98,19 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
     databaseFile: read('DATABASE_URL', null, DATABASE_EXPECTED, (text) => parseDatabase(text, cwd)),
     runner: read('RUNNER', 'auto', ...oneOf('auto', 'docker', 'process')),
     gpus: read<GpuSource>('GPUS', 'auto', GPUS_EXPECTED, parseGpus),
+    gpuSampleMs: read(
+      'GPU_SAMPLE_SECONDS',
+      5_000,
+      'seconds from 0.1 to 300, such as 5 or 0.5',
+      seconds(0.1, 300),
+    ),
     maxWorkers: read('MAX_WORKERS', 32, 'a whole number from 1 to 1000', integer(1, 1_000)),
+    maxPassMs: read(
+      'MAX_PASS_SECONDS',
+      30_000,
+      'seconds from 0 to 86400, such as 30 or 0.5',
+      seconds(0, 86_400),
+    ),
     allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
     allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
     shutdown: read('SHUTDOWN', 'detach', ...oneOf('detach', 'stop')),
@@ -130,7 +146,9 @@ const SETTING_NAMES = [
   'DATABASE_URL',
   'RUNNER',
   'GPUS',
+  'GPU_SAMPLE_SECONDS',
   'MAX_WORKERS',
+  'MAX_PASS_SECONDS',
   'ALLOWED_ORIGINS',
   'ALLOWED_HOSTS',
   'SHUTDOWN',
@@ -207,6 +225,14 @@ function integer(from: number, to: number): (text: string) => number | undefined
   return (text) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN
     return value >= from && value <= to ? value : undefined
+  }
+}
+
+/** Seconds, fractions allowed, read as whole milliseconds. */
+function seconds(from: number, to: number): (text: string) => number | undefined {
+  return (text) => {
+    const value = /^\d{1,9}(?:\.\d{1,3})?$/.test(text) ? Number(text) : NaN
+    return value >= from && value <= to ? Math.round(value * 1_000) : undefined
   }
 }
 

@@ -9,7 +9,7 @@ import { openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
-  Dispatcher,
+  openDispatcher,
   type ArtifactId,
   type Logger,
   type PresetIssue,
@@ -21,6 +21,7 @@ import type { Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
+import { gpusCheck, gpusText } from './gpu-facts.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
 import { systemClock } from './system-clock.ts'
@@ -93,7 +94,9 @@ async function start(
   const presets = own(
     await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }),
   )
-  const gpus = own(await openGpuInventory({ source: config.gpus, logger }))
+  const gpus = own(
+    await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
+  )
   const artifacts = await openArtifactFiles({
     folder: join(dataDir, 'artifacts'),
     maxBytes: MAX_ARTIFACT_BYTES,
@@ -124,7 +127,7 @@ async function start(
         }),
   )
   const dispatcher = own(
-    await Dispatcher.open({
+    await openDispatcher({
       store,
       runner,
       gpus,
@@ -135,6 +138,7 @@ async function start(
       newId: uuidv7,
       maxWorkers: config.maxWorkers,
       maxQueued: MAX_QUEUED,
+      maxPassMs: config.maxPassMs,
       shutdown: config.shutdown,
     }),
   )
@@ -165,6 +169,7 @@ async function start(
         checks: {
           service: { ok: !stopping, detail: stopping ? 'stopping' : 'serving' },
           runner: { ok: dispatcher.blocked === null, detail: dispatcher.blocked ?? choice.kind },
+          gpus: gpusCheck(gpus.list()),
           presets: {
             ok: presets.issues().length === 0,
             detail: `${presets.presets().length} in force, ${presets.issues().length} problem(s) in the file`,
@@ -175,18 +180,12 @@ async function start(
     }),
   )
 
-  const list = gpus.list()
   return {
     url: server.url,
     presetIssues: presets.issues(),
     facts: [
       ['runner', `${choice.kind} (${choice.why})`],
-      [
-        'GPUs',
-        list.length === 0
-          ? 'none'
-          : `${list.length} ${gpus.source === 'simulated' ? 'simulated' : 'real'} (${gpus.source})`,
-      ],
+      ['GPUs', gpusText(gpus)],
       ['database', `SQLite, ${shown(databaseFile)}`],
       ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
       ['data', shown(dataDir)],

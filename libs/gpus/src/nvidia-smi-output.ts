@@ -102,7 +102,7 @@ function cardOf(gpu: Node): Card {
     name: textOf(gpu, 'product_name') || 'NVIDIA GPU',
     memoryTotalMb: numberOf(gpu, 'fb_memory_usage', 'total') ?? 0,
     meters: {
-      memoryUsedMb: numberOf(gpu, 'fb_memory_usage', 'used'),
+      memoryUsedMb: usedMemoryOf(gpu),
       utilizationPercent: numberOf(gpu, 'utilization', 'gpu_util'),
       temperatureC: numberOf(gpu, 'temperature', 'gpu_temp'),
       powerW: powerOf(gpu),
@@ -126,7 +126,7 @@ function migDeviceOf(device: Node, processes: readonly PlacedProcess[] | null): 
       id: MIG_ID.test(id) ? (id as GpuId) : null,
       memoryTotalMb: numberOf(device, 'fb_memory_usage', 'total') ?? 0,
       meters: {
-        memoryUsedMb: numberOf(device, 'fb_memory_usage', 'used'),
+        memoryUsedMb: usedMemoryOf(device),
         // Measured for whole cards only.
         utilizationPercent: null,
         temperatureC: null,
@@ -322,6 +322,14 @@ function textOf(node: Node, ...path: readonly string[]): string {
   const name = path.at(-1)
   const value = name === undefined ? undefined : child(node, ...path.slice(0, -1))[name]
   return typeof value === 'string' ? value.slice(0, MAX_TEXT_CHARS).trim() : ''
+}
+
+/**
+ * What nobody can have any more: what processes use, and what the driver keeps for itself (`reserved`, some hundred MB that `used` leaves out).
+ */
+function usedMemoryOf(node: Node): number | null {
+  const usedMb = numberOf(node, 'fb_memory_usage', 'used')
+  return usedMb === null ? null : usedMb + (numberOf(node, 'fb_memory_usage', 'reserved') ?? 0)
 }
 
 /** `null` where the driver does not tell, as in `N/A`, `Not Supported`, `Unknown Error` or `Insufficient Permissions`. */

@@ -5,29 +5,32 @@ import { fileURLToPath } from 'node:url'
 import { silentLogger, type TaskEvent, type TaskStore, type WorkerProgress } from '@gpu-service/tasks'
 import { openTaskStore } from '../src/index.ts'
 import { claimOf, deltas, newTask, taskId, temporaryFolder, workerId } from '../test/fixtures.ts'
+import { benchLife } from './life.ts'
 
 export interface Figure {
   readonly name: string
   readonly value: number
   readonly unit: string
-  /** Value against its budget: above 1 is worse than the budget where less is better, better where more is. */
+  /** Value against its budget or against the same work done bare: above 1 is worse where less is better, better where more is. */
   readonly ratio: number
   readonly note: string
 }
 
-/** Measures a store of its own in a temporary folder; takes about 20 seconds. */
+/** Measures a store of its own in a temporary folder; takes about 40 seconds. */
 export async function bench(): Promise<readonly Figure[]> {
   using folder = temporaryFolder()
   const url = `file:${folder.path}/bench.db`
   const figures: Figure[] = []
   {
+    const bareFile = `${folder.path}/bare.db`
+    await (await openTaskStore({ url: `file:${bareFile}`, logger: silentLogger }))[Symbol.asyncDispose]()
     await using store = await openTaskStore({ url, logger: silentLogger })
+    figures.push(...(await benchLife(store, bareFile)))
     const writer = await running(store, 20)
     figures.push(await commits(writer, 'commit of 1 worker, 1 task, 1 event', 1, 1, 1.2))
     figures.push(await commits(writer, 'commit of 20 workers, 1 event each', 20, 1, 5))
     figures.push(await commits(writer, 'commit of 1 task, 500 events', 1, 500, 3))
     figures.push(await commits(writer, 'commit of 20 tasks, 50 events each', 20, 50, 10))
-    figures.push(await creates(store))
     figures.push(...(await log(store)))
   }
   const start = performance.now()
@@ -48,8 +51,8 @@ interface Appender {
 async function running(store: TaskStore, count: number): Promise<Appender> {
   const lastSeqs = new Map<number, number>()
   for (let n = 0; n < count; n++) {
-    await store.create(newTask(n))
-    await store.claim(claimOf(n))
+    await store.create([newTask(n)])
+    await store.claim([claimOf(n)])
     lastSeqs.set(n, 2)
   }
   return {
@@ -90,25 +93,12 @@ async function commits(
   return figure(name, (user + system) / 1_000 / count, 'ms CPU', budgetMs, perSecond)
 }
 
-async function creates(store: TaskStore): Promise<Figure> {
-  const count = 500
-  const start = performance.now()
-  for (let n = 0; n < count; n++) await store.create(newTask(1_000 + n, { labels: { team: 'a' } }))
-  return figure(
-    'create a task',
-    (performance.now() - start) / count,
-    'ms',
-    3,
-    'wall time, one after the other',
-  )
-}
-
 /** A log of a million events: written, read, compacted. */
 async function log(store: TaskStore): Promise<readonly Figure[]> {
   const n = 100
   const total = 1_000_000
-  await store.create(newTask(n))
-  await store.claim(claimOf(n))
+  await store.create([newTask(n)])
+  await store.claim([claimOf(n)])
   const writeStart = performance.now()
   for (let after = 2; after < total; after += 1_000) {
     await store.append(progress(n, after, deltas(after, Math.min(1_000, total - after))))
@@ -124,8 +114,8 @@ async function log(store: TaskStore): Promise<readonly Figure[]> {
   const readSeconds = (performance.now() - readStart) / 1_000
 
   const small = 101
-  await store.create(newTask(small))
-  await store.claim(claimOf(small))
+  await store.create([newTask(small)])
+  await store.claim([claimOf(small)])
   for (let after = 2; after < 10_000; after++) await store.append(progress(small, after, deltas(after, 1)))
   const large = await longestTurnMs(() => store.compact(taskId(n)))
   const fragments = await longestTurnMs(() => store.compact(taskId(small)))

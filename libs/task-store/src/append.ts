@@ -1,61 +1,160 @@
-import type { TaskStore } from '@gpu-service/tasks'
-import { groupByTask, takeGroup, type AppendCall } from './append-group.ts'
-import { writeProgress } from './append-statements.ts'
-import { isOutage, toStoreError } from './store-error.ts'
+import {
+  isFinal,
+  mayMove,
+  StaleWriteError,
+  TASK_MOVES,
+  type AttemptResult,
+  type TaskAppend,
+  type TaskStatus,
+  type TaskStore,
+  type WorkerProgress,
+} from '@gpu-service/tasks'
+import { insertEvents } from './chunk.ts'
+import type { Transaction } from './connection.ts'
+import { eventBody } from './event-body.ts'
+import { Prisma } from './generated/client.ts'
+import { requeuedColumns } from './moves.ts'
+import { assignments, errorColumns, insert, jsonOrNull, plain, type Value } from './statements.ts'
+import { StoreError } from './store-error.ts'
+import { insertWorkerLog, updateWorker } from './workers.ts'
 import type { Writer } from './writer.ts'
 
-interface Call extends AppendCall {
-  readonly resolve: () => void
-  readonly reject: (error: Error) => void
+/** The store's `append`. */
+export function createAppend(writer: Writer): TaskStore['append'] {
+  return async (progress) => {
+    // Before it waits, so that what it says cannot change in between.
+    const appends = progress.tasks.map(checked)
+    await writer.change((transaction) => writeProgress(transaction, progress, appends))
+  }
 }
 
-/**
- * The store's `append`, as a group commit: what comes while a transaction is under way waits and goes into the next one, all together. Where
- * a group cannot be written because of one of its calls, each is written by itself, so that only the guilty one is refused.
- */
-export function createAppend(writer: Writer): TaskStore['append'] {
-  const waiting: Call[] = []
-  let draining = false
+interface CheckedAppend extends TaskAppend {
+  /** The changes of status, in order; each but the first is known to be a move of the table. */
+  readonly moves: readonly TaskStatus[]
+  readonly result: AttemptResult | null
+}
 
-  async function drain(): Promise<void> {
-    if (draining) return
-    draining = true
-    while (waiting.length > 0) {
-      let group: readonly Call[] = []
-      try {
-        await writer.transaction(async (execute, client) => {
-          // Only now, so that all that came while the transaction waited for its turn is in it.
-          const taken = takeGroup(waiting)
-          group = taken.calls
-          await writeProgress(execute, client, taken)
-        })
-        for (const call of group) call.resolve()
-      } catch (error) {
-        // None taken: the transaction could not begin.
-        if (group.length === 0) group = waiting.splice(0)
-        if (group.length > 1 && !isOutage(error)) await oneByOne(group)
-        else for (const call of group) call.reject(toStoreError(error, 'storing what a worker said'))
-      }
-    }
-    draining = false
+/** Throws where it contradicts itself. */
+function checked(append: TaskAppend): CheckedAppend {
+  const { taskId, after, events, changes, settle, requeue } = append
+  const wrong = (what: string) => new StoreError('INVALID_WRITE', `Task ${taskId}: ${what}.`)
+  let before = after
+  for (const { seq, at, body } of events) {
+    if (seq !== before + 1) throw wrong(`event ${seq} does not follow event ${before}`)
+    // It could be written, but never be read again.
+    if (!Number.isFinite(at) || !eventBody(body)) throw wrong(`event ${seq} is not an event`)
+    before = seq
   }
-
-  async function oneByOne(calls: readonly Call[]): Promise<void> {
-    for (const call of calls) {
-      try {
-        await writer.transaction((execute, client) =>
-          writeProgress(execute, client, { calls: [call], tasks: call.tasks }),
-        )
-        call.resolve()
-      } catch (error) {
-        call.reject(toStoreError(error, 'storing what a worker said'))
-      }
-    }
+  if (settle !== undefined && requeue !== undefined) throw wrong('it cannot both end and be tried again')
+  const end: TaskStatus | undefined = requeue === undefined ? settle?.status : 'QUEUED'
+  const last = events.at(-1)?.body
+  if (end !== undefined && (last?.type !== 'status' || last.taskStatus !== end)) {
+    throw wrong(`it becomes ${end}, but its last event does not say so`)
   }
+  const change = changes?.status
+  if (change !== undefined && change !== end && (isFinal(change) || change === 'QUEUED')) {
+    throw wrong(`it becomes ${change} without the result of its attempt`)
+  }
+  const moves = [change === end ? undefined : change, end].filter((status) => status !== undefined)
+  const [first, second] = moves
+  if (first !== undefined && second !== undefined && !mayMove(first, second)) {
+    throw new StaleWriteError(taskId, `Task ${taskId} cannot go ${moves.join(' to ')}.`)
+  }
+  return { ...append, moves, result: settle ?? requeue ?? null }
+}
 
-  return (progress) =>
-    new Promise<void>((resolve, reject) => {
-      waiting.push({ progress, tasks: groupByTask(progress), resolve, reject })
-      void drain()
-    })
+async function writeProgress(
+  transaction: Transaction,
+  { workerId, cursor, eventSeq, workerEvents = [], worker }: WorkerProgress,
+  appends: readonly CheckedAppend[],
+): Promise<void> {
+  let served = 0
+  for (const append of appends) {
+    await moveTask(transaction, append)
+    if (await moveAttempt(transaction, append)) served++
+  }
+  await insertEvents(transaction, appends)
+  await insert(transaction, 'Artifact', appends.flatMap(artifactRows))
+  await insert(transaction, 'Output', appends.flatMap(outputRows))
+  await updateWorker(transaction, workerId, {
+    ...worker,
+    ...(cursor === undefined ? {} : { cursor }),
+    ...(eventSeq === undefined ? {} : { eventSeq }),
+    served,
+  })
+  await insertWorkerLog(transaction, workerId, workerEvents)
+}
+
+/** Moves the task's `lastSeq`, and with it the columns that change, from where its writer knows it. */
+async function moveTask({ execute, query }: Transaction, append: CheckedAppend): Promise<void> {
+  const { taskId, attempt, after, events, moves } = append
+  const columns = { lastSeq: after + events.length, ...changedColumns(append) }
+  const moved = await execute(Prisma.sql`
+    UPDATE "Task" SET ${assignments(columns)}
+    WHERE "id" = ${taskId} AND "attempt" = ${attempt} AND "lastSeq" = ${after}
+      AND "status" IN (${Prisma.join(statusesBefore(moves[0], attempt))})`)
+  if (moved > 0) return
+  const [row] = await query<{ readonly attempt: number; readonly lastSeq: number; readonly status: string }>(
+    Prisma.sql`SELECT "attempt", "lastSeq", "status" FROM "Task" WHERE "id" = ${taskId}`,
+  )
+  const wanted = `attempt ${attempt} at event ${after}${moves.map((status) => `, then ${status}`).join('')}`
+  const is =
+    row === undefined
+      ? 'there is no such task'
+      : `it is ${row.status} in attempt ${row.attempt} at event ${row.lastSeq}`
+  throw new StaleWriteError(taskId, `Task ${taskId} cannot go on from ${wanted}: ${is}.`)
+}
+
+/** Those from which a task may make the move; without one, those in which it has not ended. In the queue it has ended its attempt. */
+function statusesBefore(move: TaskStatus | undefined, attempt: number): readonly string[] {
+  return Object.entries<readonly TaskStatus[]>(TASK_MOVES)
+    .filter(([, next]) => (move === undefined ? next.length > 0 : next.includes(move)))
+    .map(([from]) => from)
+    .filter((from) => from !== 'QUEUED' || attempt === 0)
+}
+
+function changedColumns({ changes = {}, moves, settle, requeue }: TaskAppend & CheckedAppend) {
+  const { runningAt, firstTextAt, finish } = changes
+  const status = moves.at(-1)
+  return {
+    ...(status === undefined ? {} : { status }),
+    ...(runningAt === undefined ? {} : { runningAt }),
+    ...(firstTextAt === undefined ? {} : { firstTextAt }),
+    ...(finish === undefined ? {} : { finish: JSON.stringify(finish) }),
+    ...(settle === undefined
+      ? {}
+      : { finishedAt: settle.at, ...errorColumns(settle.error), exitCode: settle.exitCode }),
+    ...(requeue === undefined ? {} : requeuedColumns(requeue.at, requeue.retryAt)),
+  }
+}
+
+/** Keeps in the attempt's row what the task's tells of its last attempt only. Tells whether this has ended it: it had begun, and not ended before. */
+async function moveAttempt({ execute }: Transaction, append: CheckedAppend): Promise<boolean> {
+  const { taskId, attempt, changes, result } = append
+  const columns: Record<string, Value> = {
+    ...(changes?.runningAt === undefined ? {} : { runningAt: changes.runningAt }),
+    ...(result === null
+      ? {}
+      : {
+          ...{ finishedAt: result.at, status: result.status, exitCode: result.exitCode },
+          ...{ ...errorColumns(result.error), failureClass: result.failureClass },
+        }),
+  }
+  if (Object.keys(columns).length === 0) return false
+  const changed = await execute(Prisma.sql`
+    UPDATE "Attempt" SET ${assignments(columns)}
+    WHERE "taskId" = ${taskId} AND "attempt" = ${attempt} AND "finishedAt" IS NULL`)
+  return result !== null && changed > 0
+}
+
+function artifactRows({ taskId, attempt, artifacts = [] }: TaskAppend) {
+  return artifacts.map(({ id, name, mediaType, bytes, sha256 }) => ({
+    ...{ id, taskId, attempt, name: plain(name), mediaType: plain(mediaType), bytes, sha256 },
+  }))
+}
+
+function outputRows({ taskId, attempt, result }: CheckedAppend) {
+  if (result === null) return []
+  const { text, result: value, usage } = result.output
+  return [{ taskId, attempt, text: plain(text), result: jsonOrNull(value), usage: jsonOrNull(usage) }]
 }

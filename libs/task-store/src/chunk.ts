@@ -1,5 +1,8 @@
-import type { TaskEvent, TaskEventBody, TaskId } from '@gpu-service/tasks'
+import type { TaskEvent, TaskEventBody, TaskId, WorkerLogEvent } from '@gpu-service/tasks'
+import type { Transaction } from './connection.ts'
 import { eventBody } from './event-body.ts'
+import { listOf, number } from './shape.ts'
+import { insert } from './statements.ts'
 import { StoreError } from './store-error.ts'
 
 /** The row of a run of consecutive events. */
@@ -60,6 +63,19 @@ export function toChunks(taskId: TaskId, events: readonly TaskEvent[]): readonly
   return chunks
 }
 
+/** Adds to the logs of tasks; the events of each go on where its log ends. */
+export function insertEvents(
+  transaction: Transaction,
+  added: readonly { readonly taskId: TaskId; readonly events: readonly TaskEvent[] }[],
+): Promise<void> {
+  const chunks = added.flatMap(({ taskId, events }) => toChunks(taskId, events))
+  return insert(
+    transaction,
+    'EventChunk',
+    chunks.map((chunk) => ({ ...chunk })),
+  )
+}
+
 /**
  * The events of a chunk that stand after `after`. Throws `StoreError` DATABASE_CORRUPT, with the task and the seqs, where the row does not
  * hold exactly the events that it says it holds.
@@ -89,9 +105,7 @@ export function fromChunk(chunk: Chunk, after = 0): readonly TaskEvent[] {
 }
 
 /** Writes what belongs to no task: `[[at, [body, ...]], ...]`. */
-export function toWorkerLog(
-  events: readonly { readonly at: number; readonly body: TaskEventBody }[],
-): string {
+export function toWorkerLog(events: readonly WorkerLogEvent[]): string {
   const runs: [number, TaskEventBody[]][] = []
   for (const { at, body } of events) {
     const run = runs.at(-1)
@@ -101,6 +115,36 @@ export function toWorkerLog(
   return JSON.stringify(runs)
 }
 
+/** What stands in a worker's log; throws as `fromChunk` does. */
+export function fromWorkerLog(row: {
+  readonly workerId: string
+  readonly fromSeq: number
+  readonly toSeq: number
+  readonly data: string
+}): readonly WorkerLogEvent[] {
+  const unreadable = (cause?: unknown) =>
+    new StoreError(
+      'DATABASE_CORRUPT',
+      `The entries ${row.fromSeq} to ${row.toSeq} of the log of worker ${row.workerId} cannot be read.`,
+      { cause },
+    )
+  let runs: unknown
+  try {
+    runs = JSON.parse(row.data)
+  } catch (error) {
+    throw unreadable(error)
+  }
+  if (!logRuns(runs)) throw unreadable()
+  const events = runs.flatMap(([at, bodies]) => bodies.map((body) => ({ at, body })))
+  if (events.length !== row.toSeq - row.fromSeq + 1) throw unreadable()
+  return events
+}
+
+const bodies = listOf(eventBody)
+const logRuns = listOf(
+  (value: unknown): value is readonly [number, readonly TaskEventBody[]] =>
+    Array.isArray(value) && value.length === 2 && number(value[0]) && bodies(value[1]),
+)
 function isRun(value: unknown): value is readonly [number, number, readonly unknown[]] {
   return (
     Array.isArray(value) &&

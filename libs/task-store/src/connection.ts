@@ -1,6 +1,6 @@
 import { PrismaBetterSqlite3 } from '@prisma/adapter-better-sqlite3'
-import type { SqlMigrationAwareDriverAdapterFactory } from '@prisma/driver-adapter-utils'
-import { PrismaClient } from './generated/client.ts'
+import type { ArgType, SqlMigrationAwareDriverAdapterFactory, SqlQuery } from '@prisma/driver-adapter-utils'
+import { type Prisma, PrismaClient } from './generated/client.ts'
 
 /** How long a statement may hold up the process while another program holds the database's lock: the driver waits without giving way. */
 const BUSY_TIMEOUT_MS = 5
@@ -28,37 +28,72 @@ export function connectionFactory(file: string): SqlMigrationAwareDriverAdapterF
   return new PrismaBetterSqlite3({ url: `file:${file}`, timeout: BUSY_TIMEOUT_MS })
 }
 
+/** What runs SQL. */
+export interface Transaction {
+  /** Gives the number of rows that the statement changed. */
+  readonly execute: (statement: Prisma.Sql) => Promise<number>
+  /** Gives the rows of the statement, which are of the type that the caller says. */
+  readonly query: <R extends object>(statement: Prisma.Sql) => Promise<readonly R[]>
+}
+
+/** A connection for plain SQL. It goes to Prisma's driver adapter directly: through the client a statement costs five times as much. */
+export interface Connection extends Transaction, AsyncDisposable {
+  /** Runs statements without parameters. */
+  readonly script: (sql: string) => Promise<void>
+}
+
 /**
- * Two clients, each with one connection. On one alone a plain query would see what a transaction under way has not committed, since the
- * driver adapter does not keep them apart.
+ * Two connections. On one alone a plain query would see what a transaction under way has not committed, since the driver adapter does
+ * not keep them apart.
  */
-export interface Clients extends AsyncDisposable {
-  /** For the transactions of `createWriter` only, and there for SQL and queries: a write of the model API opens a transaction of its own. */
-  readonly writer: PrismaClient
+export interface Connections extends AsyncDisposable {
+  /** For the transactions of `createWriter` only. */
+  readonly writer: Connection
   /** For queries. It refuses to write. */
   readonly reader: PrismaClient
 }
 
-export async function openClients(file: string): Promise<Clients> {
-  const writer = new PrismaClient({ adapter: withPragmas(file, WRITER_PRAGMAS), errorFormat: 'minimal' })
+export async function openConnections(file: string): Promise<Connections> {
+  const writer = await openConnection(file)
   const reader = new PrismaClient({ adapter: withPragmas(file, READER_PRAGMAS), errorFormat: 'minimal' })
-  const clients: Clients = {
+  const connections: Connections = {
     writer,
     reader,
     async [Symbol.asyncDispose]() {
       await reader.$disconnect()
       // Last, so that it takes the write-ahead log with it.
-      await writer.$disconnect()
+      await writer[Symbol.asyncDispose]()
     },
   }
   try {
-    await writer.$connect()
     await reader.$connect()
   } catch (error) {
-    await clients[Symbol.asyncDispose]()
+    await connections[Symbol.asyncDispose]()
     throw error
   }
-  return clients
+  return connections
+}
+
+async function openConnection(file: string): Promise<Connection> {
+  const adapter = await withPragmas(file, WRITER_PRAGMAS).connect()
+  return {
+    execute: (statement) => adapter.executeRaw(toQuery(statement)),
+    async query<R extends object>(statement: Prisma.Sql) {
+      const { columnNames, rows } = await adapter.queryRaw(toQuery(statement))
+      return rows.map(
+        (row) => Object.fromEntries(columnNames.map((name, column) => [name, row[column]])) as R,
+      )
+    },
+    script: (sql) => adapter.executeScript(sql),
+    [Symbol.asyncDispose]: () => adapter.dispose(),
+  }
+}
+
+// The values are what the driver takes as it is: texts, integers and null.
+const ARGUMENT: ArgType = { scalarType: 'unknown', arity: 'scalar' }
+
+function toQuery({ sql, values }: Prisma.Sql): SqlQuery {
+  return { sql, args: values, argTypes: values.map(() => ARGUMENT) }
 }
 
 /** Prisma has no setting for pragmas, so each connection is given them as it is made. */

@@ -1,9 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createOutputBuilder, type TaskEvent, type TaskId, type TaskStore } from '@gpu-service/tasks'
-import { fromChunk, MAX_EVENTS, MAX_SIZE, toChunks } from './chunk.ts'
+import { fromChunk, insertEvents, MAX_EVENTS, MAX_SIZE } from './chunk.ts'
 import { type EventChunk, Prisma, type PrismaClient } from './generated/client.ts'
 import { toOutput } from './rows.ts'
-import { insertChunks } from './statements.ts'
 import { StoreError } from './store-error.ts'
 import type { Writer } from './writer.ts'
 
@@ -82,6 +81,13 @@ export function createEventLog(
     },
 
     async compact(id) {
+      const chunks = await writer.change(({ query }) =>
+        query(
+          Prisma.sql`SELECT 1 AS "is" FROM "EventChunk" WHERE "taskId" = ${id} LIMIT ${FIRST_CHUNKS + 1}`,
+        ),
+      )
+      // A reader gets so few at once, whatever their size: joining them would cost more than it gains.
+      if (chunks.length <= FIRST_CHUNKS) return
       // Many small chunks become large ones in two rounds; the last one finds nothing to do.
       while (await joinNeighbours(reader, writer, id)) await nextTurn()
     },
@@ -148,18 +154,15 @@ async function joinChunks(reader: PrismaClient, writer: Writer, taskId: TaskId, 
   const rows = await reader.$queryRaw<readonly EventChunk[]>(Prisma.sql`
     SELECT * FROM "EventChunk"
     WHERE "taskId" = ${taskId} AND "toSeq" >= ${run.fromSeq} AND "toSeq" <= ${run.toSeq} ORDER BY "toSeq"`)
-  const chunks = toChunks(
-    taskId,
-    rows.flatMap((row) => fromChunk(row)),
-  )
+  const events = rows.flatMap((row) => fromChunk(row))
   await nextTurn()
-  await writer.transaction(async (execute) => {
-    const removed = await execute(Prisma.sql`
+  await writer.change(async (transaction) => {
+    const removed = await transaction.execute(Prisma.sql`
       DELETE FROM "EventChunk"
       WHERE "taskId" = ${taskId} AND "toSeq" >= ${run.fromSeq} AND "toSeq" <= ${run.toSeq}`)
     if (removed !== run.chunks) {
       throw new StoreError('INVALID_WRITE', `The events of task ${taskId} are being compacted twice at once.`)
     }
-    await insertChunks(execute, chunks)
+    await insertEvents(transaction, [{ taskId, events }])
   })
 }

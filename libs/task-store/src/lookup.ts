@@ -1,14 +1,30 @@
-import type { TaskStore, Worker } from '@gpu-service/tasks'
-import type { PrismaClient, Worker as WorkerRow } from './generated/client.ts'
-import { toArtifact, toTask, toWorker } from './rows.ts'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { GpuDrain, GpuId, TaskStore, Worker, WorkerLogEvent } from '@gpu-service/tasks'
+import { fromWorkerLog } from './chunk.ts'
+import type { PrismaClient } from './generated/client.ts'
+import { readHistory } from './history.ts'
+import { toArtifact, toAttempt, toGpuId, toTask, toWorker, type WorkerRow } from './rows.ts'
 import { plain } from './statements.ts'
+
+/** So many pieces of a worker's log are read at once. */
+const LOG_CHUNKS = 64
 
 /** The store's reads by key, and of what is going on now. */
 export function createLookup(
   reader: PrismaClient,
 ): Pick<
   TaskStore,
-  'task' | 'submitted' | 'activeTasks' | 'artifacts' | 'artifact' | 'liveWorkers' | 'worker'
+  | 'task'
+  | 'submitted'
+  | 'activeTasks'
+  | 'artifacts'
+  | 'artifact'
+  | 'attempts'
+  | 'liveWorkers'
+  | 'worker'
+  | 'workerLog'
+  | 'history'
+  | 'drains'
 > {
   async function withTasks(rows: readonly WorkerRow[]): Promise<readonly Worker[]> {
     const tasks = await reader.task.findMany({
@@ -16,12 +32,10 @@ export function createLookup(
       select: { id: true, workerId: true },
       orderBy: { id: 'asc' },
     })
-    return rows.map((row) => {
+    return rows.flatMap((row) => {
       const own = tasks.filter(({ workerId }) => workerId === row.id)
-      return toWorker(
-        row,
-        own.map(({ id }) => id),
-      )
+      const ids = own.map(({ id }) => id)
+      return toWorker(row, ids) ?? []
     })
   }
 
@@ -61,6 +75,11 @@ export function createLookup(
       return row === null ? null : toArtifact(row)
     },
 
+    async attempts(id) {
+      const rows = await reader.attempt.findMany({ where: { taskId: id }, orderBy: { attempt: 'asc' } })
+      return rows.map(toAttempt)
+    },
+
     async liveWorkers() {
       const rows = await reader.worker.findMany({
         // Rather than "not EXITED", which no index serves.
@@ -73,6 +92,35 @@ export function createLookup(
     async worker(id) {
       const row = await reader.worker.findUnique({ where: { id } })
       return row === null ? null : ((await withTasks([row]))[0] ?? null)
+    },
+
+    async workerLog(id, after, limit) {
+      const end = after + limit
+      const events: WorkerLogEvent[] = []
+      for (let at = after; at < end;) {
+        const rows = await reader.workerLogChunk.findMany({
+          where: { workerId: id, toSeq: { gt: at }, fromSeq: { lte: end } },
+          orderBy: { toSeq: 'asc' },
+          take: LOG_CHUNKS,
+        })
+        for (const row of rows) {
+          const { fromSeq } = row
+          events.push(...fromWorkerLog(row).slice(Math.max(0, after - fromSeq + 1), end - fromSeq + 1))
+          at = row.toSeq
+        }
+        if (rows.length < LOG_CHUNKS) break
+        await nextTurn()
+      }
+      return events
+    },
+
+    history: (limit) => readHistory(reader, limit),
+
+    async drains() {
+      const rows = await reader.gpuDrain.findMany()
+      return new Map(
+        rows.map(({ gpuId, at, reason }): [GpuId, GpuDrain] => [toGpuId(gpuId), { at: Number(at), reason }]),
+      )
     },
   }
 }

@@ -1,183 +1,204 @@
-import {
-  WORKER_MOVES,
-  type Claim,
-  type CreateResult,
-  type NewTask,
-  type StopReason,
-  type Task,
-  type TaskEventBody,
-  type TaskId,
-  type TaskStore,
-  type WorkerId,
-  type WorkerPatch,
-  type WorkerStatus,
+import type {
+  Claim,
+  GpuDrain,
+  GpuId,
+  NewWorker,
+  StopReason,
+  Task,
+  TaskError,
+  TaskEvent,
+  TaskEventBody,
+  TaskId,
+  TaskRelease,
+  TaskStore,
 } from '@gpu-service/tasks'
-import { toChunks } from './chunk.ts'
-import { Prisma, type PrismaClient } from './generated/client.ts'
-import { toTask } from './rows.ts'
-import { insertChunks, plain, tuples } from './statements.ts'
+import { insertEvents } from './chunk.ts'
+import type { Transaction } from './connection.ts'
+import { createTasks } from './create.ts'
+import { Prisma } from './generated/client.ts'
+import { type TaskRow, toTask } from './rows.ts'
+import { assignments, errorColumns, insert, plain } from './statements.ts'
 import { StoreError } from './store-error.ts'
-import type { Execute, Writer } from './writer.ts'
+import { gpuColumn, insertWorkers, updateWorker } from './workers.ts'
+import type { Writer } from './writer.ts'
 
-type Moves = Pick<TaskStore, 'create' | 'claim' | 'requestCancel' | 'recordStop' | 'updateWorker'>
+type Moves = Pick<
+  TaskStore,
+  | 'create'
+  | 'claim'
+  | 'createWorker'
+  | 'endQueued'
+  | 'requestCancel'
+  | 'recordStop'
+  | 'recordRelease'
+  | 'updateWorker'
+  | 'setDrain'
+>
 
-/** The store's single moves of tasks and workers. Each is one transaction around one guarded statement. */
+/** The store's moves of tasks and workers. Each task is moved by one guarded statement, which gives it as it then is. */
 export function createMoves(writer: Writer): Moves {
   return {
-    create: (task) => writer.transaction((execute, client) => create(execute, client, task)),
-    claim: (claim) => writer.transaction((execute, client) => claimTask(execute, client, claim)),
-    requestCancel: (id, request) =>
-      writer.transaction((execute, client) => requestCancel(execute, client, id, request)),
+    create: (tasks) => writer.change((transaction) => createTasks(transaction, tasks)),
+    claim: (claims) => writer.change((transaction) => claimTasks(transaction, claims)),
+    createWorker: (worker) => writer.change((transaction) => insertWorkers(transaction, [worker])),
+    endQueued: (id, end) => writer.change((transaction) => endQueued(transaction, id, end)),
+    requestCancel: (id, request) => writer.change((transaction) => requestCancel(transaction, id, request)),
     recordStop: (id, attempt, reason) =>
-      writer.transaction((execute, client) => recordStop(execute, client, id, attempt, reason)),
-    updateWorker: (id, patch) => writer.transaction((execute) => updateWorker(execute, id, patch)),
+      writer.change((transaction) => recordStop(transaction, id, attempt, reason)),
+    recordRelease: (id, attempt, release) =>
+      writer.change((transaction) => recordRelease(transaction, id, attempt, release)),
+    updateWorker: (id, patch) => writer.change((transaction) => updateWorker(transaction, id, patch)),
+    setDrain: (id, drain) => writer.change((transaction) => setDrain(transaction, id, drain)),
   }
 }
 
-async function create(execute: Execute, client: PrismaClient, task: NewTask): Promise<CreateResult> {
-  const { id, owner, presetId, labels, idempotencyKey, createdAt } = task
-  const row = [
-    ...[
-      id,
-      plain(owner),
-      presetId,
-      JSON.stringify(task.spec),
-      JSON.stringify(task.input),
-      JSON.stringify(labels),
-    ],
-    ...[task.priority, plain(idempotencyKey), task.requestHash, plain(task.affinity)],
-    ...['QUEUED', 0, 1, createdAt, '[]'],
-  ]
-  const inserted = await execute(Prisma.sql`
-    INSERT INTO "Task" (
-      "id", "owner", "presetId", "spec", "input", "labels", "priority", "idempotencyKey", "requestHash", "affinity",
-      "status", "attempt", "lastSeq", "createdAt", "gpuIds"
-    ) VALUES ${tuples([row])}
-    ON CONFLICT ("owner", "idempotencyKey") DO NOTHING`)
-  if (inserted === 0) {
-    const earlier = await client.task.findFirstOrThrow({
-      where: { owner: plain(owner), idempotencyKey: plain(idempotencyKey) },
-    })
-    return earlier.requestHash === task.requestHash
-      ? { status: 'created', task: toTask(earlier), duplicate: true }
-      : { status: 'conflict', task: toTask(earlier) }
-  }
-  const labelRows = Object.entries(labels).map(([key, value]) => [id, plain(key), plain(value), createdAt])
-  if (labelRows.length > 0) {
-    await execute(
-      Prisma.sql`INSERT INTO "TaskLabel" ("taskId", "key", "value", "createdAt") VALUES ${tuples(labelRows)}`,
-    )
-  }
-  await insertEvent(execute, id, 1, createdAt, 0, { type: 'status', taskStatus: 'QUEUED', reason: null })
-  return { status: 'created', task: await known(client, id), duplicate: false }
+/** How an attempt lets go of its worker, before it has. */
+const NO_RELEASE = { stoppedAt: null, gpuFreeAt: null, killed: 0 }
+
+/**
+ * The columns of a task that has returned to the queue. How its attempt lets go of its worker may be told before or after, so that is
+ * forgotten at the next claim only.
+ */
+export function requeuedColumns(at: number, retryAt: number) {
+  const nothing = { runningAt: null, firstTextAt: null, finish: null, stopReason: null }
+  return { ...nothing, queuedAt: at, retryAt }
 }
 
-async function claimTask(execute: Execute, client: PrismaClient, claim: Claim): Promise<Task | null> {
-  const { taskId, attempt, after, at, reason, worker } = claim
-  const gpuIds = JSON.stringify(worker.gpuIds)
-  const claimed = await execute(Prisma.sql`
-    UPDATE "Task" SET
-      "status" = 'STARTING', "attempt" = ${attempt}, "lastSeq" = ${after + 1}, "startedAt" = ${at},
-      "gpuIds" = ${gpuIds}, "workerId" = ${worker.id}
-    WHERE "id" = ${taskId} AND "status" = 'QUEUED' AND "lastSeq" = ${after} AND "attempt" = ${attempt - 1}`)
-  if (claimed === 0) return null
-  await execute(
-    Prisma.sql`INSERT INTO "Attempt" ("taskId", "attempt", "workerId", "startedAt") VALUES ${tuples([[taskId, attempt, worker.id, at]])}`,
+async function claimTasks(
+  transaction: Transaction,
+  claims: readonly Claim[],
+): Promise<readonly (Task | null)[]> {
+  const tasks: (Task | null)[] = []
+  const claimed: Claim[] = []
+  for (const claim of claims) {
+    const { taskId, attempt, after, at, worker } = claim
+    const columns = {
+      ...{ status: 'STARTING', attempt, lastSeq: after + 1, startedAt: at, retryAt: null },
+      ...{ gpuIds: gpuColumn(worker.claim), workerId: worker.id },
+      ...NO_RELEASE,
+    }
+    const [row] = await transaction.query<TaskRow>(Prisma.sql`
+      UPDATE "Task" SET ${assignments(columns)}
+      WHERE "id" = ${taskId} AND "status" = 'QUEUED' AND "lastSeq" = ${after} AND "attempt" = ${attempt - 1}
+      RETURNING *`)
+    tasks.push(row === undefined ? null : toTask(row))
+    if (row !== undefined) claimed.push(claim)
+  }
+  await insertWorkers(
+    transaction,
+    claimed.flatMap(({ worker }) => (isNew(worker) ? [worker] : [])),
   )
-  const { id, name, presetId, mode } = worker
-  await execute(Prisma.sql`
-    INSERT INTO "Worker" (
-      "id", "name", "presetId", "mode", "status", "gpuIds", "startedAt", "tasksServed", "stdoutCursor", "stderrCursor"
-    ) VALUES ${tuples([[id, name, presetId, mode, 'STARTING', gpuIds, at, 0, '', '']])}`)
-  await insertEvent(execute, taskId, after + 1, at, attempt, {
-    type: 'status',
-    taskStatus: 'STARTING',
-    reason,
-  })
-  return known(client, taskId)
+  await insert(
+    transaction,
+    'Attempt',
+    claimed.map(({ taskId, attempt, worker, warm, at }) => ({
+      ...{ taskId, attempt, workerId: worker.id, gpuIds: gpuColumn(worker.claim) },
+      ...{ warm: warm ? 1 : 0, startedAt: at },
+    })),
+  )
+  await insertEvents(
+    transaction,
+    claimed.map(({ taskId, attempt, after, at, reason }) => ({
+      taskId,
+      events: [{ seq: after + 1, at, attempt, body: { type: 'status', taskStatus: 'STARTING', reason } }],
+    })),
+  )
+  return tasks
 }
 
-async function requestCancel(
-  execute: Execute,
-  client: PrismaClient,
+function isNew(worker: Claim['worker']): worker is NewWorker {
+  return 'spec' in worker
+}
+
+/** Ends a QUEUED task; `null` where it is not QUEUED. What its last attempt has produced, if there was one, stays its output. */
+async function end(
+  transaction: Transaction,
   id: TaskId,
-  { at, reason }: { readonly at: number; readonly reason: string | null },
+  columns: Parameters<typeof assignments>[0],
+  eventOf: (task: Task) => Pick<TaskEvent, 'at' | 'body'>,
 ): Promise<Task | null> {
-  const cancelled = await execute(Prisma.sql`
-    UPDATE "Task" SET
-      "status" = 'CANCELLED', "lastSeq" = "lastSeq" + 1, "finishedAt" = ${at}, "cancelRequestedAt" = ${at},
-      "cancelReason" = ${plain(reason)}
-    WHERE "id" = ${id} AND "status" = 'QUEUED'`)
-  if (cancelled === 0) {
-    await execute(Prisma.sql`
-      UPDATE "Task" SET
-        "cancelRequestedAt" = ${at}, "cancelReason" = ${plain(reason)},
-        "stopReason" = CASE WHEN "finish" IS NULL THEN COALESCE("stopReason", 'cancel') ELSE "stopReason" END
-      WHERE "id" = ${id} AND "status" IN ('STARTING', 'RUNNING') AND "cancelRequestedAt" IS NULL`)
-    const row = await client.task.findUnique({ where: { id } })
-    return row === null ? null : toTask(row)
-  }
-  const task = await known(client, id)
-  await insertEvent(execute, id, task.lastSeq, at, task.attempt, {
-    type: 'status',
-    taskStatus: 'CANCELLED',
-    reason,
-  })
-  await execute(Prisma.sql`INSERT INTO "Output" ("taskId", "attempt") VALUES ${tuples([[id, task.attempt]])}`)
+  const [row] = await transaction.query<TaskRow>(Prisma.sql`
+    UPDATE "Task" SET "lastSeq" = "lastSeq" + 1, "retryAt" = NULL, ${assignments(columns)}
+    WHERE "id" = ${id} AND "status" = 'QUEUED' RETURNING *`)
+  if (row === undefined) return null
+  const task = toTask(row)
+  const { lastSeq: seq, attempt } = task
+  await insertEvents(transaction, [{ taskId: id, events: [{ seq, attempt, ...eventOf(task) }] }])
+  if (attempt === 0) await insert(transaction, 'Output', [{ taskId: id, attempt }])
   return task
 }
 
+function endQueued(
+  transaction: Transaction,
+  id: TaskId,
+  {
+    at,
+    status,
+    error,
+  }: { readonly at: number; readonly status: 'FAILED' | 'TIMED_OUT'; readonly error: TaskError },
+): Promise<Task | null> {
+  const body: TaskEventBody = { type: 'status', taskStatus: status, reason: error.message }
+  return end(transaction, id, { status, finishedAt: at, ...errorColumns(error) }, () => ({ at, body }))
+}
+
+async function requestCancel(
+  transaction: Transaction,
+  id: TaskId,
+  { at, reason }: { readonly at: number; readonly reason: string | null },
+): Promise<Task | null> {
+  // Of a task that has returned to the queue a cancel may have been asked for before.
+  const asked = {
+    cancelRequestedAt: Prisma.sql`COALESCE("cancelRequestedAt", ${at})`,
+    cancelReason: Prisma.sql`CASE WHEN "cancelRequestedAt" IS NULL THEN ${plain(reason)} ELSE "cancelReason" END`,
+  }
+  const cancelled = await end(transaction, id, { status: 'CANCELLED', finishedAt: at, ...asked }, (task) => ({
+    at,
+    body: { type: 'status', taskStatus: 'CANCELLED', reason: task.cancelReason },
+  }))
+  if (cancelled !== null) return cancelled
+  const [row] = await transaction.query<TaskRow>(Prisma.sql`
+    UPDATE "Task" SET
+      ${assignments(asked)},
+      "stopReason" = CASE WHEN "finish" IS NULL THEN COALESCE("stopReason", 'cancel') ELSE "stopReason" END
+    WHERE "id" = ${id} AND "status" IN ('STARTING', 'RUNNING') RETURNING *`)
+  return row === undefined ? known(transaction, id) : toTask(row)
+}
+
 async function recordStop(
-  execute: Execute,
-  client: PrismaClient,
+  transaction: Transaction,
   id: TaskId,
   attempt: number,
   reason: StopReason,
 ): Promise<Task> {
-  await execute(Prisma.sql`
+  const [row] = await transaction.query<TaskRow>(Prisma.sql`
     UPDATE "Task" SET "stopReason" = ${reason}
     WHERE "id" = ${id} AND "attempt" = ${attempt} AND "status" IN ('STARTING', 'RUNNING')
-      AND "stopReason" IS NULL AND "finish" IS NULL`)
-  return known(client, id)
+      AND "stopReason" IS NULL AND "finish" IS NULL RETURNING *`)
+  const task = row === undefined ? await known(transaction, id) : toTask(row)
+  if (task === null) throw new StoreError('NOT_FOUND', `There is no task ${id}.`)
+  return task
 }
 
-async function updateWorker(execute: Execute, id: WorkerId, patch: WorkerPatch): Promise<void> {
-  const { status, containerId, imageDigest, readyAt, exit, exitedAt } = patch
-  const columns: Prisma.Sql[] = []
-  if (status !== undefined) columns.push(Prisma.sql`"status" = ${status}`)
-  if (containerId !== undefined) columns.push(Prisma.sql`"containerId" = ${containerId}`)
-  if (imageDigest !== undefined) columns.push(Prisma.sql`"imageDigest" = ${imageDigest}`)
-  if (readyAt !== undefined) columns.push(Prisma.sql`"readyAt" = ${readyAt}`)
-  if (exit !== undefined) columns.push(Prisma.sql`"exit" = ${exit === null ? null : JSON.stringify(exit)}`)
-  if (exitedAt !== undefined) columns.push(Prisma.sql`"exitedAt" = ${exitedAt}`)
-  if (columns.length === 0) return
-  const from = Object.entries<readonly WorkerStatus[]>(WORKER_MOVES)
-    .filter(([known, next]) => status === undefined || known === status || next.includes(status))
-    .map(([known]) => known)
-  const updated = await execute(
-    Prisma.sql`UPDATE "Worker" SET ${Prisma.join(columns)} WHERE "id" = ${id} AND "status" IN (${Prisma.join(from)})`,
-  )
-  if (updated === 0) {
-    throw new StoreError(
-      'INVALID_WRITE',
-      `There is no worker ${id}${status === undefined ? '' : ` that may become ${status}`}.`,
-    )
-  }
-}
-
-async function known(client: PrismaClient, id: TaskId): Promise<Task> {
-  const row = await client.task.findUnique({ where: { id } })
-  if (row === null) throw new StoreError('NOT_FOUND', `There is no task ${id}.`)
-  return toTask(row)
-}
-
-async function insertEvent(
-  execute: Execute,
-  taskId: TaskId,
-  seq: number,
-  at: number,
+async function recordRelease(
+  { execute }: Transaction,
+  id: TaskId,
   attempt: number,
-  body: TaskEventBody,
+  { stoppedAt = null, gpuFreeAt = null, killed = false }: Partial<TaskRelease>,
 ): Promise<void> {
-  await insertChunks(execute, toChunks(taskId, [{ seq, at, attempt, body }]))
+  await execute(Prisma.sql`
+    UPDATE "Task" SET
+      "stoppedAt" = COALESCE("stoppedAt", ${stoppedAt}), "gpuFreeAt" = COALESCE("gpuFreeAt", ${gpuFreeAt}),
+      "killed" = CASE WHEN ${killed ? 1 : 0} = 1 THEN 1 ELSE "killed" END
+    WHERE "id" = ${id} AND "attempt" = ${attempt}`)
+}
+
+async function setDrain(transaction: Transaction, gpuId: GpuId, drain: GpuDrain | null): Promise<void> {
+  await transaction.execute(Prisma.sql`DELETE FROM "GpuDrain" WHERE "gpuId" = ${gpuId}`)
+  if (drain === null) return
+  await insert(transaction, 'GpuDrain', [{ gpuId, at: drain.at, reason: plain(drain.reason) }])
+}
+
+async function known({ query }: Transaction, id: TaskId): Promise<Task | null> {
+  const [row] = await query<TaskRow>(Prisma.sql`SELECT * FROM "Task" WHERE "id" = ${id}`)
+  return row === undefined ? null : toTask(row)
 }

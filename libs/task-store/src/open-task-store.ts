@@ -6,16 +6,15 @@ import { fileURLToPath } from 'node:url'
 import type { Logger, TaskStore } from '@gpu-service/tasks'
 import { createAppend } from './append.ts'
 import { startCheckpoints } from './checkpoints.ts'
-import { connectionFactory, openClients, type Clients } from './connection.ts'
+import { connectionFactory, openConnections, type Connections } from './connection.ts'
 import { lockDatabase } from './database-lock.ts'
 import { createEventLog } from './event-log.ts'
-import { Prisma } from './generated/client.ts'
 import { MIGRATIONS } from './generated/migrations.ts'
 import { createLookup } from './lookup.ts'
 import { migrate } from './migrations.ts'
 import { createMoves } from './moves.ts'
 import { createSearch } from './search.ts'
-import { tuples } from './statements.ts'
+import { insert } from './statements.ts'
 import { StoreError, toStoreError } from './store-error.ts'
 import { createWriter, type Writer } from './writer.ts'
 
@@ -38,13 +37,17 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
     // SQLite gives the files that it keeps beside it the same mode.
     if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600))
     await migrate(connectionFactory(file), MIGRATIONS, logger)
-    const clients = await openClients(file)
+    const connections = await openConnections(file)
     try {
-      const writer = createWriter(clients.writer)
-      const installation = await identify(clients, writer)
-      return createStore(installation, clients, writer, [startCheckpoints(file, logger), clients, lock])
+      const writer = createWriter(connections.writer)
+      const installation = await identify(connections, writer)
+      return createStore(installation, connections, writer, [
+        startCheckpoints(file, logger),
+        connections,
+        lock,
+      ])
     } catch (error) {
-      await clients[Symbol.asyncDispose]()
+      await connections[Symbol.asyncDispose]()
       throw error
     }
   } catch (error) {
@@ -56,7 +59,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
 /** `owned` is let go of in its order. */
 function createStore(
   installation: string,
-  { reader }: Clients,
+  { reader }: Connections,
   writer: Writer,
   owned: readonly (Disposable | AsyncDisposable)[],
 ): TaskStore {
@@ -109,10 +112,13 @@ function createStore(
   return {
     kind: 'sqlite',
     installation,
-    create: guarded('storing a task', moves.create),
-    claim: guarded('claiming a task', moves.claim),
+    create: guarded('storing tasks', moves.create),
+    claim: guarded('claiming tasks', moves.claim),
+    createWorker: guarded('storing a worker', moves.createWorker),
+    endQueued: guarded('ending a task', moves.endQueued),
     requestCancel: guarded('storing a cancel', moves.requestCancel),
     recordStop: guarded('storing a stop', moves.recordStop),
+    recordRelease: guarded('storing the release of a worker', moves.recordRelease),
     append: guarded('storing what a worker said', createAppend(writer)),
     updateWorker: guarded('storing a worker', moves.updateWorker),
     compact: guarded('compacting events', log.compact),
@@ -127,8 +133,13 @@ function createStore(
     output: read('reading an output', log.output),
     artifacts: read('reading artifacts', lookup.artifacts),
     artifact: read('reading an artifact', lookup.artifact),
+    attempts: read('reading attempts', lookup.attempts),
     liveWorkers: read('reading workers', lookup.liveWorkers),
     worker: read('reading a worker', lookup.worker),
+    workerLog: read("reading a worker's log", lookup.workerLog),
+    history: read('reading what was measured', lookup.history),
+    drains: read('reading drains', lookup.drains),
+    setDrain: guarded('storing a drain', moves.setDrain),
     [Symbol.asyncDispose]() {
       closing ??= close()
       return closing
@@ -137,15 +148,11 @@ function createStore(
 }
 
 /** The installation's name, made the first time. */
-async function identify({ reader }: Clients, writer: Writer): Promise<string> {
+async function identify({ reader }: Connections, writer: Writer): Promise<string> {
   const row = await reader.installation.findFirst()
   if (row !== null) return row.name
   const name = Array.from({ length: 8 }, () => randomInt(36).toString(36)).join('')
-  await writer.transaction((execute) =>
-    execute(
-      Prisma.sql`INSERT INTO "Installation" ("name", "createdAt") VALUES ${tuples([[name, Date.now()]])}`,
-    ),
-  )
+  await writer.change((transaction) => insert(transaction, 'Installation', [{ name, createdAt: Date.now() }]))
   return name
 }
 

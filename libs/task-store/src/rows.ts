@@ -1,10 +1,12 @@
 import type {
   ArtifactId,
   GpuId,
-  JsonValue,
+  GpuNeed,
   PresetId,
+  SessionOptions,
   Task,
   TaskArtifact,
+  TaskAttempt,
   TaskError,
   TaskFinish,
   TaskId,
@@ -14,12 +16,38 @@ import type {
   WorkerId,
   WorkerName,
   WorkerSpec,
+  WorkerTimeouts,
 } from '@gpu-service/tasks'
-import { WORKER_MOVES } from '@gpu-service/tasks'
+import { FAILURE_CLASSES, specHashOf, STOP_REASONS, WORKER_MOVES } from '@gpu-service/tasks'
 import { json, taskError, taskStatus } from './event-body.ts'
-import type { Artifact, Output, Task as TaskRow, Worker as WorkerRow } from './generated/client.ts'
-import { boolean, type Check, either, listOf, number, oneOf, orNull, recordOf, shape, text } from './shape.ts'
+import type {
+  Artifact,
+  Attempt,
+  Output,
+  Task as PrismaTask,
+  Worker as PrismaWorker,
+} from './generated/client.ts'
+import {
+  boolean,
+  type Check,
+  either,
+  isRecord,
+  listOf,
+  number,
+  oneOf,
+  orNull,
+  recordOf,
+  shape,
+  text,
+} from './shape.ts'
 import { StoreError } from './store-error.ts'
+
+/** A row as plain SQL gives it: Prisma's client alone makes each large integer a bigint. */
+type Plain<R> = {
+  readonly [K in keyof R]: bigint extends R[K] ? Exclude<R[K], bigint> | bigint | number : R[K]
+}
+export type TaskRow = Plain<PrismaTask>
+export type WorkerRow = Plain<PrismaWorker>
 
 // A brand is not in the value, so any text may carry it.
 const gpuId: Check<GpuId> = (value): value is GpuId => typeof value === 'string'
@@ -32,7 +60,8 @@ const artifactId: Check<ArtifactId> = (value): value is ArtifactId => typeof val
 const mode = oneOf('ONE_OFF', 'SESSION')
 const gpuIds = listOf(gpuId)
 const texts = recordOf(text)
-const stopReason = oneOf('cancel', 'timeout')
+const stopReason = oneOf(...STOP_REASONS)
+const failureClass = oneOf(...FAILURE_CLASSES)
 const workerStatus: Check<Worker['status']> = (value): value is Worker['status'] =>
   typeof value === 'string' && Object.hasOwn(WORKER_MOVES, value)
 
@@ -47,7 +76,13 @@ const workerSpec = shape<WorkerSpec>({
   pull: oneOf('never', 'missing'),
   env: texts,
   modelPath: orNull(text),
-  gpus: shape<WorkerSpec['gpus']>({ count: either(number, oneOf('default')), ids: orNull(gpuIds) }),
+  gpus: shape<WorkerSpec['gpus']>({
+    count: either(number, oneOf('default')),
+    share: oneOf('exclusive', 'shared'),
+    memoryMb: orNull(number),
+    ids: orNull(gpuIds),
+    names: orNull(listOf(text)),
+  }),
   limits: shape<WorkerSpec['limits']>({
     memoryMb: orNull(number),
     cpus: orNull(number),
@@ -62,8 +97,72 @@ const workerSpec = shape<WorkerSpec>({
     writableRoot: boolean,
     capabilities: listOf(text),
   }),
-  timeouts: shape<WorkerSpec['timeouts']>({ runMs: number, stopGraceMs: number, finishGraceMs: number }),
+  timeouts: shape<WorkerSpec['timeouts']>({
+    queueMs: orNull(number),
+    startMs: number,
+    runMs: number,
+    silenceMs: orNull(number),
+    ackMs: number,
+    stopGraceMs: number,
+    finishGraceMs: number,
+  }),
+  retry: shape<WorkerSpec['retry']>({ maxAttempts: number, backoffMs: number, on: listOf(failureClass) }),
+  session: orNull(
+    shape<SessionOptions>({
+      maxConcurrency: number,
+      maxWorkers: orNull(number),
+      idleMs: orNull(number),
+      maxTasks: orNull(number),
+      maxAgeMs: orNull(number),
+      minResidencyMs: number,
+      pinned: boolean,
+      prewarm: number,
+      isolation: oneOf('shared', 'owner'),
+    }),
+  ),
 })
+
+// What stands for the fields that a spec lacks because it was stored before they were there.
+const EARLIER_GPUS = { share: 'exclusive', memoryMb: null, names: null } satisfies Partial<GpuNeed>
+const EARLIER_TIMEOUTS = {
+  queueMs: null,
+  startMs: 1_800_000,
+  silenceMs: null,
+  ackMs: 30_000,
+} satisfies Partial<WorkerTimeouts>
+const EARLIER = {
+  retry: { maxAttempts: 1, backoffMs: 2_000, on: [] },
+  session: null,
+} satisfies Partial<WorkerSpec>
+
+function completeSpec(value: unknown): unknown {
+  if (!isRecord(value) || !isRecord(value['gpus']) || !isRecord(value['timeouts'])) return value
+  const gpus = { ...EARLIER_GPUS, ...value['gpus'] }
+  const timeouts = { ...EARLIER_TIMEOUTS, ...value['timeouts'] }
+  return { ...EARLIER, ...value, gpus, timeouts }
+}
+
+/** How many specs are kept read. A preset's tasks mostly have the same one, letter for letter, and there are few presets. */
+const MAX_SPECS = 64
+const specs = new Map<string, WorkerSpec>()
+
+/** Reads the column; what it gives is shared, and frozen so that it can be. */
+function specOf(value: string, read: () => WorkerSpec): WorkerSpec {
+  const known = specs.get(value)
+  if (known !== undefined) return known
+  const spec = freeze(read())
+  const [oldest] = specs.keys()
+  if (specs.size >= MAX_SPECS && oldest !== undefined) specs.delete(oldest)
+  specs.set(value, spec)
+  return spec
+}
+
+function freeze<T extends object>(value: T): T {
+  for (const part of Object.values<unknown>(value as Record<string, unknown>)) {
+    if (typeof part === 'object' && part !== null) freeze(part)
+  }
+  return Object.freeze(value)
+}
 
 const finish = shape<TaskFinish>({
   status: oneOf('completed', 'failed', 'cancelled'),
@@ -73,21 +172,24 @@ const exit = shape<WorkerExit>({ exitCode: orNull(number), oomKilled: boolean, f
 const usage = recordOf(number)
 
 export function toTask(row: TaskRow): Task {
-  const { column, jsonColumn } = columnsOf('task', row.id)
+  const { column, jsonColumn, specColumn } = columnsOf('task', row.id)
   return {
     id: column('id', row.id, taskId),
     owner: row.owner,
     presetId: column('presetId', row.presetId, presetId),
-    spec: jsonColumn('spec', row.spec, workerSpec),
+    spec: specColumn(row.spec),
     input: jsonColumn('input', row.input, json),
     labels: jsonColumn('labels', row.labels, texts),
     priority: row.priority,
     idempotencyKey: row.idempotencyKey,
     affinity: row.affinity,
+    retryOf: column('retryOf', row.retryOf, orNull(taskId)),
     status: column('status', row.status, taskStatus),
     attempt: row.attempt,
     lastSeq: row.lastSeq,
     createdAt: Number(row.createdAt),
+    queuedAt: Number(row.queuedAt),
+    retryAt: time(row.retryAt),
     startedAt: time(row.startedAt),
     runningAt: time(row.runningAt),
     firstTextAt: time(row.firstTextAt),
@@ -95,6 +197,11 @@ export function toTask(row: TaskRow): Task {
     cancelRequestedAt: time(row.cancelRequestedAt),
     cancelReason: row.cancelReason,
     stopReason: column('stopReason', row.stopReason, orNull(stopReason)),
+    release: {
+      stoppedAt: time(row.stoppedAt),
+      gpuFreeAt: time(row.gpuFreeAt),
+      killed: row.killed === 1,
+    },
     finish: row.finish === null ? null : jsonColumn('finish', row.finish, finish),
     gpuIds: jsonColumn('gpuIds', row.gpuIds, gpuIds),
     workerId: column('workerId', row.workerId, orNull(workerId)),
@@ -103,24 +210,58 @@ export function toTask(row: TaskRow): Task {
   }
 }
 
-export function toWorker(row: WorkerRow, taskIds: readonly string[]): Worker {
-  const { column, jsonColumn } = columnsOf('worker', row.id)
+/** `null` for a worker of which nothing but its name is left: it had exited before its spec was kept. */
+export function toWorker(row: WorkerRow, taskIds: readonly string[]): Worker | null {
+  if (row.spec === '') return null
+  const { column, jsonColumn, specColumn } = columnsOf('worker', row.id)
+  const spec = specColumn(row.spec)
   return {
     id: column('id', row.id, workerId),
     name: column('name', row.name, workerName),
     presetId: column('presetId', row.presetId, presetId),
     mode: column('mode', row.mode, mode),
     status: column('status', row.status, workerStatus),
+    spec,
+    specHash: row.specHash === '' ? specHashOf(spec) : row.specHash,
+    owner: row.owner,
     containerId: row.containerId,
-    gpuIds: jsonColumn('gpuIds', row.gpuIds, gpuIds),
+    claim: { gpuIds: jsonColumn('gpuIds', row.gpuIds, gpuIds), memoryMb: row.claimMemoryMb },
     taskIds: column('taskIds', taskIds, listOf(taskId)),
     startedAt: Number(row.startedAt),
     readyAt: time(row.readyAt),
+    exitedAt: time(row.exitedAt),
     tasksServed: row.tasksServed,
+    peakMemoryMb: row.peakMemoryMb,
     cursor: { stdout: row.stdoutCursor, stderr: row.stderrCursor },
     eventSeq: row.eventSeq,
     exit: row.exit === null ? null : jsonColumn('exit', row.exit, exit),
+    endReason: row.endReason,
   }
+}
+
+export function toAttempt(row: Attempt): TaskAttempt {
+  const { column, jsonColumn } = columnsOf('attempt', `${row.taskId}.${row.attempt}`)
+  return {
+    attempt: row.attempt,
+    workerId: column('workerId', row.workerId, workerId),
+    gpuIds: jsonColumn('gpuIds', row.gpuIds, gpuIds),
+    warm: row.warm === 1,
+    startedAt: Number(row.startedAt),
+    runningAt: time(row.runningAt),
+    finishedAt: time(row.finishedAt),
+    status: column('status', row.status, orNull(oneOf('COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT'))),
+    error: error(row),
+    failureClass: column('failureClass', row.failureClass, orNull(failureClass)),
+    exitCode: row.exitCode,
+  }
+}
+
+export function toPresetId(value: string): PresetId {
+  return columnsOf('preset', value).column('id', value, presetId)
+}
+
+export function toGpuId(value: string): GpuId {
+  return columnsOf('GPU', value).column('id', value, gpuId)
 }
 
 export function toOutput(row: Output): TaskOutput {
@@ -145,11 +286,11 @@ export function toArtifact(row: Artifact): TaskArtifact {
   }
 }
 
-function time(value: bigint | null): number | null {
+function time(value: bigint | number | null): number | null {
   return value === null ? null : Number(value)
 }
 
-function error({ errorCode, errorMessage }: TaskRow): TaskError | null {
+function error({ errorCode, errorMessage }: Pick<TaskRow, 'errorCode' | 'errorMessage'>): TaskError | null {
   return errorCode === null ? null : { code: errorCode, message: errorMessage ?? '' }
 }
 
@@ -163,15 +304,21 @@ function columnsOf(kind: string, id: string) {
     return value
   }
 
-  function jsonColumn<T>(name: string, value: string, check: Check<T>): T {
-    let parsed: JsonValue
+  function parsed(name: string, value: string): unknown {
     try {
-      parsed = JSON.parse(value) as JsonValue
+      return JSON.parse(value)
     } catch (error) {
       throw damaged(name, error)
     }
-    return column(name, parsed, check)
   }
 
-  return { column, jsonColumn }
+  function jsonColumn<T>(name: string, value: string, check: Check<T>): T {
+    return column(name, parsed(name, value), check)
+  }
+
+  function specColumn(value: string): WorkerSpec {
+    return specOf(value, () => column('spec', completeSpec(parsed('spec', value)), workerSpec))
+  }
+
+  return { column, jsonColumn, specColumn }
 }

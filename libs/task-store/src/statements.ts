@@ -1,58 +1,31 @@
 import type { TaskError } from '@gpu-service/tasks'
-import type { Chunk } from './chunk.ts'
+import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
-import type { Execute } from './writer.ts'
 
 export type Value = string | number | null
-/** Named so that every database knows them. */
-export type ColumnType = 'TEXT' | 'INTEGER' | 'BIGINT'
 
-/** The most rows that one statement carries: SQLite takes 32,766 parameters, PostgreSQL 65,535. */
+/** The most rows that one statement names: SQLite takes 32,766 parameters, PostgreSQL 65,535. */
 export const MAX_ROWS = 1_000
+const MAX_PARAMETERS = 32_000
 
-/**
- * The rows as `(?, ?), (?, ?)`. Inside `FROM (VALUES ...)`, where their columns are called column1, column2 and so on, a database cannot
- * know the types by itself: then `types` gives them.
- */
-export function tuples(
-  rows: readonly (readonly Value[])[],
-  types: readonly ColumnType[] | null = null,
-): Prisma.Sql {
-  const strings: string[] = []
-  const values: Value[] = []
-  let between = ''
-  for (const row of rows) {
-    between += values.length === 0 ? '(' : ', ('
-    for (const [index, value] of row.entries()) {
-      const type = types?.[index]
-      strings.push(type === undefined ? between : `${between}CAST(`)
-      values.push(value)
-      between = `${type === undefined ? '' : ` AS ${type})`}${index === row.length - 1 ? ')' : ', '}`
-    }
+/** Writes the rows, which have the same columns all. */
+export async function insert(
+  { execute }: Transaction,
+  table: Prisma.ModelName,
+  rows: readonly Readonly<Record<string, Value>>[],
+): Promise<void> {
+  const columns = Object.keys(rows[0] ?? {})
+  const into = `INSERT INTO "${table}" (${columns.map((column) => `"${column}"`).join(', ')}) VALUES `
+  for (const batch of inBatches(rows, Math.floor(MAX_PARAMETERS / columns.length))) {
+    const values = batch.flatMap((row) => columns.map((column) => row[column] ?? null))
+    const between = values.slice(1).map((_, index) => ((index + 1) % columns.length === 0 ? '), (' : ', '))
+    await execute(new Prisma.Sql([`${into}(`, ...between, ')'], values))
   }
-  strings.push(between)
-  return new Prisma.Sql(strings, values)
 }
 
 /** The rows in parts that each fit one statement. */
-export function* inBatches<T>(rows: readonly T[]): Generator<readonly T[]> {
-  for (let from = 0; from < rows.length; from += MAX_ROWS) yield rows.slice(from, from + MAX_ROWS)
-}
-
-export async function insertChunks(execute: Execute, chunks: readonly Chunk[]): Promise<void> {
-  for (const batch of inBatches(chunks)) {
-    const rows = batch.map((chunk) => [
-      chunk.taskId,
-      chunk.fromSeq,
-      chunk.toSeq,
-      chunk.format,
-      chunk.size,
-      chunk.data,
-    ])
-    await execute(
-      Prisma.sql`INSERT INTO "EventChunk" ("taskId", "fromSeq", "toSeq", "format", "size", "data") VALUES ${tuples(rows)}`,
-    )
-  }
+export function* inBatches<T>(rows: readonly T[], size = MAX_ROWS): Generator<readonly T[]> {
+  for (let from = 0; from < rows.length; from += size) yield rows.slice(from, from + size)
 }
 
 const UNSTORABLE = /[\0\p{Surrogate}]/gu
@@ -64,7 +37,18 @@ export function plain(text: string | null): string | null {
   return text === null ? null : text.replace(UNSTORABLE, '\uFFFD')
 }
 
-/** The columns errorCode and errorMessage. */
-export function errorColumns(error: TaskError | null): [code: string | null, message: string | null] {
-  return error === null ? [null, null] : [plain(error.code), plain(error.message)]
+export function errorColumns(error: TaskError | null) {
+  return { errorCode: plain(error?.code ?? null), errorMessage: plain(error?.message ?? null) }
+}
+
+/** `null` stays `null`, rather than the JSON of it. */
+export function jsonOrNull(value: unknown): string | null {
+  return value === null ? null : JSON.stringify(value)
+}
+
+/** `"a" = ..., "b" = ...` */
+export function assignments(columns: Readonly<Record<string, Value | Prisma.Sql>>): Prisma.Sql {
+  return Prisma.join(
+    Object.entries(columns).map(([column, value]) => Prisma.sql`${Prisma.raw(`"${column}"`)} = ${value}`),
+  )
 }

@@ -1,34 +1,42 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { type Prisma, type PrismaClient } from './generated/client.ts'
-import { isBusy } from './store-error.ts'
+import type { Connection, Transaction } from './connection.ts'
+import { isBusy, isOutage } from './store-error.ts'
 
 /** How long a write waits for another program to give the database's lock back. */
 const BUSY_LIMIT_MS = 5_000
 
-/** Runs a statement in the transaction under way and gives the number of rows that it changed. */
-export type Execute = (statement: Prisma.Sql) => Promise<number>
+/** When a transaction has taken so long, what still waits is left to the next one: nothing else runs in the process meanwhile. */
+const MAX_TRANSACTION_MS = 10
 
-/** Runs transactions one after the other, in the order of the calls. */
+/** Makes changes one after the other, in the order of the calls. */
 export interface Writer {
-  /** Commits when `work` resolves, rolls back when it rejects. `work` must await nothing but the database. */
-  transaction<T>(work: (execute: Execute, client: PrismaClient) => Promise<T>): Promise<T>
+  /**
+   * Makes the change in a transaction, together with others that wait: what one costs is mostly its beginning and its end. Resolves when it
+   * is committed; where `change` rejects, nothing of it is written and nothing else is harmed. `change` must await nothing but the
+   * database, and do nothing but in the database: it runs anew where another one of its transaction has failed.
+   */
+  change<T>(change: (transaction: Transaction) => Promise<T>): Promise<T>
+}
+
+interface Waiting {
+  /** Makes the change; gives what tells the caller that it is committed. */
+  readonly make: () => Promise<() => void>
+  readonly reject: (error: unknown) => void
 }
 
 /**
- * The transactions are begun and ended here rather than by Prisma's `$transaction`: that costs half as much again, ends a transaction that takes
- * longer than a timer allows, and its driver adapter never lets go of its lock after a BEGIN that failed.
+ * The transactions are begun and ended here rather than by the driver adapter, which never lets go of its lock after a BEGIN that failed.
  */
-export function createWriter(client: PrismaClient): Writer {
-  let last: Promise<unknown> = Promise.resolve()
-
-  const execute: Execute = (statement) => client.$executeRaw(statement)
+export function createWriter(connection: Connection): Writer {
+  const waiting: Waiting[] = []
+  let draining = false
 
   async function begin(): Promise<void> {
     const start = performance.now()
     for (let waitMs = 10; ; waitMs = Math.min(waitMs * 2, 200)) {
       try {
         // IMMEDIATE: a transaction that turns from reading to writing halfway can fail in its middle.
-        await client.$executeRawUnsafe('BEGIN IMMEDIATE')
+        await connection.script('BEGIN IMMEDIATE')
         return
       } catch (error) {
         if (!isBusy(error) || performance.now() - start > BUSY_LIMIT_MS) throw error
@@ -37,27 +45,74 @@ export function createWriter(client: PrismaClient): Writer {
     }
   }
 
-  async function run<T>(work: (execute: Execute, client: PrismaClient) => Promise<T>): Promise<T> {
-    // Everything below happens within one turn of the event loop, since the driver never waits: without this a queue of transactions
-    // would keep everyone else out.
-    await nextTurn()
+  /** Makes the changes that `next` gives in one transaction. Throws, with nothing written, the failure of the first that fails. */
+  async function transaction(next: () => Waiting | undefined): Promise<void> {
     await begin()
+    const committed: (() => void)[] = []
     try {
-      const result = await work(execute, client)
-      await client.$executeRawUnsafe('COMMIT')
-      return result
+      for (let change = next(); change !== undefined; change = next()) committed.push(await change.make())
+      await connection.script('COMMIT')
     } catch (error) {
       // SQLite has rolled back by itself after some failures, and then refuses this.
-      await client.$executeRawUnsafe('ROLLBACK').catch(() => undefined)
+      await connection.script('ROLLBACK').catch(() => undefined)
       throw error
+    }
+    for (const tell of committed) tell()
+  }
+
+  async function drain(): Promise<void> {
+    if (draining) return
+    draining = true
+    while (waiting.length > 0) {
+      // A transaction happens within one turn of the event loop, since the driver never waits: without this a queue of them would keep
+      // everyone else out.
+      await nextTurn()
+      const taken: Waiting[] = []
+      let start = 0
+      try {
+        await transaction(() => {
+          if (taken.length === 0) start = performance.now()
+          else if (performance.now() - start > MAX_TRANSACTION_MS) return undefined
+          const change = waiting.shift()
+          if (change !== undefined) taken.push(change)
+          return change
+        })
+      } catch (error) {
+        // None taken: the transaction could not begin.
+        const failed = taken.length === 0 ? waiting.splice(0) : taken
+        if (failed.length > 1 && !isOutage(error)) await oneByOne(failed)
+        else for (const { reject } of failed) reject(error)
+      }
+    }
+    draining = false
+  }
+
+  /** So that only those that fail by themselves do. */
+  async function oneByOne(changes: readonly Waiting[]): Promise<void> {
+    for (const change of changes) {
+      await nextTurn()
+      try {
+        const next = [change].values()
+        await transaction(() => next.next().value)
+      } catch (error) {
+        change.reject(error)
+      }
     }
   }
 
   return {
-    transaction(work) {
-      const result = last.then(() => run(work))
-      last = result.catch(() => undefined)
-      return result
-    },
+    change: (change) =>
+      new Promise((resolve, reject) => {
+        waiting.push({
+          reject,
+          async make() {
+            const result = await change(connection)
+            return () => {
+              resolve(result)
+            }
+          },
+        })
+        void drain()
+      }),
   }
 }

@@ -1,6 +1,6 @@
 import { silentLogger } from '@gpu-service/tasks'
 import { expect, it } from 'vitest'
-import { openClients } from '../src/connection.ts'
+import { openConnections } from '../src/connection.ts'
 import { Prisma } from '../src/generated/client.ts'
 import { openTaskStore } from '../src/index.ts'
 import { createWriter } from '../src/writer.ts'
@@ -12,22 +12,22 @@ it('keeps a transaction to itself until it commits, drops it when it fails, and 
   using folder = temporaryFolder()
   const file = `${folder.path}/tasks.db`
   const store = await openTaskStore({ url: `file:${file}`, logger: silentLogger })
-  await store.create(newTask(1))
+  await store.create([newTask(1)])
   await store[Symbol.asyncDispose]()
 
-  await using clients = await openClients(file)
-  const writer = createWriter(clients.writer)
-  const owner = async () => (await clients.reader.task.findUnique({ where: { id: taskId(1) } }))?.owner
-  const failing = writer.transaction(async (execute) => {
+  await using connections = await openConnections(file)
+  const writer = createWriter(connections.writer)
+  const owner = async () => (await connections.reader.task.findUnique({ where: { id: taskId(1) } }))?.owner
+  const failing = writer.change(async ({ execute }) => {
     await execute(setOwner('lost'))
     throw new Error('no')
   })
-  const during = writer.transaction(async (execute) => {
+  const during = writer.change(async ({ execute }) => {
     await execute(setOwner('bob'))
     return owner()
   })
   await expect(failing).rejects.toThrow('no')
   expect(await during).toBe('ann')
   expect(await owner()).toBe('bob')
-  await expect(clients.reader.$executeRaw(setOwner('eve'))).rejects.toMatchObject({ code: 'P2010' })
+  await expect(connections.reader.$executeRaw(setOwner('eve'))).rejects.toMatchObject({ code: 'P2010' })
 })

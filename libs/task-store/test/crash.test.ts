@@ -3,13 +3,15 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout as later } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { silentLogger } from '@gpu-service/tasks'
+import { silentLogger, type TaskStore } from '@gpu-service/tasks'
 import Database from 'better-sqlite3'
 import { expect, it } from 'vitest'
 import { openTaskStore } from '../src/index.ts'
 import { deltas, taskId, temporaryFolder, workerId } from './fixtures.ts'
 
 const CRASHES = 20
+/** This task and the next are tried again and again; those before it only grow. */
+const RETRIED = 4
 const script = fileURLToPath(new URL('crash-writer.ts', import.meta.url))
 
 /** Numbers in [0, 1), the same for the same seed. */
@@ -18,6 +20,32 @@ function randomOf(seed: number): () => number {
   return () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
     return state / 2 ** 32
+  }
+}
+
+/** The two that are claimed together and requeued together are always at the same point, and so are their rows and their events. */
+async function expectWholeAttempts(store: TaskStore, where: string): Promise<void> {
+  const [first, second] = await Promise.all(
+    [RETRIED, RETRIED + 1].map(async (n) => {
+      const task = await store.task(taskId(n))
+      const attempts = await store.attempts(taskId(n))
+      const events = await store.events(taskId(n), 0, 10_000_000)
+      return {
+        status: task?.status,
+        attempts: attempts.map(({ attempt, status, workerId }) => ({ attempt, status, workerId })),
+        events: events.map(({ attempt, body }) => ({ attempt, body })),
+      }
+    }),
+  )
+  expect(second, where).toEqual(first)
+  if (first?.status === undefined) return
+  const { status, attempts, events } = first
+  expect(events.at(-1)?.body, where).toMatchObject({ taskStatus: status })
+  expect(events.length, where).toBe(attempts.length * 2 + (status === 'QUEUED' ? 1 : 0))
+  const unfinished = attempts.filter((attempt) => attempt.status === null)
+  expect(unfinished, where).toEqual(status === 'QUEUED' ? [] : attempts.slice(-1))
+  for (const { workerId, status } of attempts) {
+    expect((await store.worker(workerId))?.tasksServed, where).toBe(status === null ? 0 : 2)
   }
 }
 
@@ -53,11 +81,13 @@ it(`loses nothing that was acknowledged when the process is killed, ${CRASHES} t
       const events = await store.events(taskId(n), 0, 10_000_000)
       expect(task?.lastSeq, where).toBeGreaterThanOrEqual(seq)
       expect(events.length, where).toBe(task?.lastSeq)
+      if (n >= RETRIED) continue
       expect(events.slice(2), where).toEqual(deltas(2, events.length - 2))
       if (events.length > 2) {
         expect((await store.worker(workerId(n)))?.cursor.stdout, where).toBe(String(events.length))
       }
     }
+    await expectWholeAttempts(store, `seed ${seed}, crash ${crash}`)
     await store[Symbol.asyncDispose]()
   }
 

@@ -1,4 +1,4 @@
-import { StaleWriteError, type TaskEventBody, type TaskStore } from '@gpu-service/tasks'
+import { specHashOf, StaleWriteError, type TaskEventBody, type TaskStore } from '@gpu-service/tasks'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import {
   artifactId,
@@ -8,6 +8,7 @@ import {
   eventsAfter,
   gpuId,
   newTask,
+  newWorker,
   presetId,
   running,
   settlement,
@@ -45,8 +46,8 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
     /** Tasks 1 to `count`, each STARTING on a worker of its own, with two events. */
     async function started(count = 1): Promise<void> {
       for (let n = 1; n <= count; n++) {
-        await store.create(newTask(n))
-        await store.claim(claimOf(n))
+        await store.create([newTask(n)])
+        await store.claim([claimOf(n)])
       }
     }
 
@@ -66,13 +67,16 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           priority: 3,
           idempotencyKey: 'key',
           affinity: 'warm',
+          retryOf: taskId(7),
         })
-        const result = await store.create({ ...submitted, requestHash })
+        const result = await store.create([{ ...submitted, requestHash }])
         const expected = {
           ...submitted,
           status: 'QUEUED',
           attempt: 0,
           lastSeq: 1,
+          queuedAt: submitted.createdAt,
+          retryAt: null,
           startedAt: null,
           runningAt: null,
           firstTextAt: null,
@@ -80,13 +84,14 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           cancelRequestedAt: null,
           cancelReason: null,
           stopReason: null,
+          release: { stoppedAt: null, gpuFreeAt: null, killed: false },
           finish: null,
           gpuIds: [],
           workerId: null,
           error: null,
           exitCode: null,
         }
-        expect(result).toEqual({ status: 'created', task: expected, duplicate: false })
+        expect(result).toEqual({ status: 'created', tasks: [{ task: expected, duplicate: false }] })
         await reopen()
         expect(await store.task(taskId(1))).toEqual(expected)
         expect(await store.events(taskId(1), 0, 10)).toEqual([
@@ -102,33 +107,34 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
       it('makes one task of 50 equal submissions at once', async () => {
         const results = await Promise.all(
           Array.from({ length: 50 }, (_, n) =>
-            store.create(newTask(n + 1, { idempotencyKey: 'once', requestHash: 'same' })),
+            store.create([newTask(n + 1, { idempotencyKey: 'once', requestHash: 'same' })]),
           ),
         )
-        const ids = new Set(results.map(({ task }) => task.id))
-        expect(ids.size).toBe(1)
-        expect(results.filter((result) => result.status === 'created' && !result.duplicate)).toHaveLength(1)
+        const created = results.flatMap((result) => (result.status === 'created' ? result.tasks : []))
+        expect(created).toHaveLength(50)
+        expect(new Set(created.map(({ task }) => task.id)).size).toBe(1)
+        expect(created.filter(({ duplicate }) => !duplicate)).toHaveLength(1)
         expect(await store.countTasks({}, 100)).toBe(1)
       })
 
       it('refuses a key that was seen with another request, and names the task', async () => {
-        await store.create(newTask(1, { idempotencyKey: 'key', requestHash: 'a' }))
-        const result = await store.create(newTask(2, { idempotencyKey: 'key', requestHash: 'b' }))
-        expect(result).toMatchObject({ status: 'conflict', task: { id: taskId(1) } })
+        await store.create([newTask(1, { idempotencyKey: 'key', requestHash: 'a' })])
+        const result = await store.create([newTask(2, { idempotencyKey: 'key', requestHash: 'b' })])
+        expect(result).toMatchObject({ status: 'conflict', index: 0, task: { id: taskId(1) } })
         expect(await store.task(taskId(2))).toBeNull()
       })
 
       it('keeps the keys of two owners apart, and tasks without a key too', async () => {
-        await store.create(newTask(1, { idempotencyKey: 'key' }))
-        await store.create(newTask(2, { idempotencyKey: 'key', owner: 'bob' }))
-        await store.create(newTask(3))
-        await store.create(newTask(4))
+        await store.create([newTask(1, { idempotencyKey: 'key' })])
+        await store.create([newTask(2, { idempotencyKey: 'key', owner: 'bob' })])
+        await store.create([newTask(3)])
+        await store.create([newTask(4)])
         expect(await store.countTasks({}, 100)).toBe(4)
       })
 
       it('rejects an id that is taken, and writes nothing of it', async () => {
-        await store.create(newTask(1))
-        await expect(store.create(newTask(1, { labels: { a: 'b' } }))).rejects.toMatchObject({
+        await store.create([newTask(1)])
+        await expect(store.create([newTask(1, { labels: { a: 'b' } })])).rejects.toMatchObject({
           code: 'DATABASE_FAILED',
         })
         expect((await store.task(taskId(1)))?.labels).toEqual({})
@@ -138,8 +144,8 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
     describe('claim', () => {
       it('starts the next attempt with its event and its worker', async () => {
-        await store.create(newTask(1))
-        const task = await store.claim(claimOf(1))
+        await store.create([newTask(1)])
+        const [task] = await store.claim([claimOf(1)])
         expect(task).toMatchObject({
           status: 'STARTING',
           attempt: 1,
@@ -162,45 +168,51 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           presetId: presetId('test/inference'),
           mode: 'ONE_OFF',
           status: 'STARTING',
+          spec,
+          specHash: specHashOf(spec),
+          owner: null,
           containerId: null,
-          gpuIds: [gpuId(0)],
+          claim: { gpuIds: [gpuId(0)], memoryMb: null },
           taskIds: [taskId(1)],
           startedAt: START + 1_001,
           readyAt: null,
+          exitedAt: null,
           tasksServed: 0,
+          peakMemoryMb: null,
           cursor: { stdout: '', stderr: '' },
           eventSeq: null,
           exit: null,
+          endReason: null,
         })
       })
 
       it('gives null and writes nothing where the task was taken, cancelled or moved on', async () => {
         await started()
-        const second = { ...claimOf(1).worker, id: workerId(9) }
-        expect(await store.claim(claimOf(1, { worker: second }))).toBeNull()
-        await store.create(newTask(2))
-        expect(await store.claim(claimOf(2, { after: 0 }))).toBeNull()
-        expect(await store.claim(claimOf(3))).toBeNull()
+        const second = newWorker(9)
+        expect(await store.claim([claimOf(1, { worker: second })])).toEqual([null])
+        await store.create([newTask(2)])
+        expect(await store.claim([claimOf(2, { after: 0 })])).toEqual([null])
+        expect(await store.claim([claimOf(3)])).toEqual([null])
         await store.requestCancel(taskId(2), { at: START, reason: null })
-        expect(await store.claim(claimOf(2))).toBeNull()
+        expect(await store.claim([claimOf(2)])).toEqual([null])
         expect(await store.worker(workerId(9))).toBeNull()
         expect(await store.worker(workerId(2))).toBeNull()
         expect((await store.task(taskId(2)))?.lastSeq).toBe(2)
       })
 
       it('gives a task to one of two that claim it at once', async () => {
-        await store.create(newTask(1))
+        await store.create([newTask(1)])
         const claims = await Promise.all(
-          [1, 2, 3].map((n) => store.claim({ ...claimOf(1), worker: claimOf(n).worker })),
+          [1, 2, 3].map((n) => store.claim([{ ...claimOf(1), worker: claimOf(n).worker }])),
         )
-        expect(claims.filter((task) => task !== null)).toHaveLength(1)
+        expect(claims.flat().filter((task) => task !== null)).toHaveLength(1)
         expect(await store.liveWorkers()).toHaveLength(1)
       })
     })
 
     describe('requestCancel', () => {
       it('ends a queued task with its final event and an empty output', async () => {
-        await store.create(newTask(1))
+        await store.create([newTask(1)])
         const task = await store.requestCancel(taskId(1), { at: START + 5, reason: 'not needed' })
         expect(task).toMatchObject({
           status: 'CANCELLED',
@@ -511,8 +523,8 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
       it('refuses moves that the table does not have, and anything for an ended or unknown task', async () => {
         await started()
-        await store.create(newTask(2))
-        const append = (n: number, attempt: number, after: number, status?: 'RUNNING' | 'QUEUED') =>
+        await store.create([newTask(2)])
+        const append = (n: number, attempt: number, after: number, status?: 'RUNNING') =>
           store.append({
             workerId: workerId(1),
             tasks: [
@@ -526,7 +538,6 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
             ],
           })
         await expect(append(2, 0, 1, 'RUNNING')).rejects.toThrow(StaleWriteError)
-        await expect(append(1, 1, 2, 'QUEUED')).rejects.toThrow(StaleWriteError)
         await expect(append(9, 1, 2)).rejects.toThrow(StaleWriteError)
         await store.append({ workerId: workerId(1), tasks: [settled(1, 2)] })
         await expect(append(1, 1, 3)).rejects.toThrow(StaleWriteError)
@@ -581,9 +592,14 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           code: 'INVALID_WRITE',
         })
         await expect(append({ settle: settlement })).rejects.toMatchObject({ code: 'INVALID_WRITE' })
-        await expect(append({ changes: { status: 'FAILED' } })).rejects.toMatchObject({
-          code: 'INVALID_WRITE',
-        })
+        for (const status of ['FAILED', 'QUEUED'] as const) {
+          await expect(append({ changes: { status } }), status).rejects.toMatchObject({
+            code: 'INVALID_WRITE',
+          })
+        }
+        const both = { settle: settlement, requeue: { ...settlement, retryAt: START } }
+        await expect(append(both)).rejects.toMatchObject({ code: 'INVALID_WRITE' })
+        await expect(append({ requeue: both.requeue })).rejects.toMatchObject({ code: 'INVALID_WRITE' })
         await expect(
           store.append({ workerId: workerId(9), cursor: { stdout: 'x', stderr: '' }, tasks: [] }),
         ).rejects.toMatchObject({ code: 'NOT_FOUND' })
@@ -591,7 +607,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
       })
 
       it('settles a task that never started without a worker', async () => {
-        await store.create(newTask(1))
+        await store.create([newTask(1)])
         await store.append({
           workerId: workerId(9),
           tasks: [
@@ -748,7 +764,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
       }
 
       it('pages newest first, without a gap or a repeat', async () => {
-        for (const n of [3, 1, 5, 2, 4]) await store.create(newTask(n))
+        for (const n of [3, 1, 5, 2, 4]) await store.create([newTask(n)])
         const first = await store.tasks({ filter: {}, first: 2, after: null })
         expect(first.tasks.map(({ id }) => id)).toEqual([taskId(5), taskId(4)])
         expect(first.hasNextPage).toBe(true)
@@ -764,7 +780,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
       it('orders by the time of creation, and by id where it is the same', async () => {
         const times = [5, 3, 3, 3, 9, 1]
         for (const [n, at] of times.entries()) {
-          await store.create(newTask(n, { createdAt: START + at, labels: { all: 'yes' } }))
+          await store.create([newTask(n, { createdAt: START + at, labels: { all: 'yes' } })])
         }
         const expected = [4, 0, 3, 2, 1, 5].map(taskId)
         for (const filter of [{}, { label: { key: 'all', value: 'yes' } }, { status: ['QUEUED' as const] }]) {
@@ -791,14 +807,14 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
       it('filters by status, preset, label and time, in every combination', async () => {
         for (let n = 1; n <= 40; n++) {
-          await store.create(
+          await store.create([
             newTask(n, {
               presetId: presetId(n % 2 === 0 ? 'even/inference' : 'odd/inference'),
               labels: { third: String(n % 3), ['ke"y']: 'x' },
             }),
-          )
+          ])
           if (n % 5 === 0) await store.requestCancel(taskId(n), { at: START, reason: null })
-          if (n % 5 === 1) await store.claim(claimOf(n))
+          if (n % 5 === 1) await store.claim([claimOf(n)])
         }
         const all = Array.from({ length: 40 }, (_, index) => 40 - index)
         const filters = {
@@ -825,7 +841,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
       })
 
       it('counts up to the limit only', async () => {
-        for (let n = 1; n <= 5; n++) await store.create(newTask(n))
+        for (let n = 1; n <= 5; n++) await store.create([newTask(n)])
         expect(await store.countTasks({}, 5)).toBe(5)
         expect(await store.countTasks({}, 4)).toBeNull()
         expect(await store.countTasks({ presetId: 'no/such' }, 0)).toBe(0)
@@ -833,7 +849,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
       it('finds words in the input, the output and the error, in any case', async () => {
         await started(3)
-        await store.create(newTask(4, { input: { prompt: 'Straße über "Äpfel" C:\\temp', n: 'ПРИВЕТ' } }))
+        await store.create([newTask(4, { input: { prompt: 'Straße über "Äpfel" C:\\temp', n: 'ПРИВЕТ' } })])
         await store.append({
           workerId: workerId(1),
           tasks: [
@@ -873,8 +889,8 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
       })
 
       it('takes wildcards as the characters that they are', async () => {
-        await store.create(newTask(1, { input: '100% sure_thing [a-z] back\\slash' }))
-        await store.create(newTask(2, { input: '100 surexthing b backslash' }))
+        await store.create([newTask(1, { input: '100% sure_thing [a-z] back\\slash' })])
+        await store.create([newTask(2, { input: '100 surexthing b backslash' })])
         for (const text of ['100%', 'sure_', '[a-z]', '%', '_', 'back\\slash']) {
           expect(await page({ text }), text).toEqual([1])
         }
@@ -883,7 +899,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
       it('finds the one among many that no index tells', async () => {
         for (let n = 1; n <= 300; n++) {
-          await store.create(newTask(n, { input: n === 7 ? 'needle' : 'hay', labels: { all: 'yes' } }))
+          await store.create([newTask(n, { input: n === 7 ? 'needle' : 'hay', labels: { all: 'yes' } })])
         }
         expect(await page({ text: 'needle' })).toEqual([7])
         expect(await page({ text: 'hay' }, 50)).toEqual(Array.from({ length: 50 }, (_, index) => 300 - index))
@@ -901,7 +917,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
 
       it('gives tasks by id, and those that are active, oldest first', async () => {
         await started(2)
-        await store.create(newTask(3))
+        await store.create([newTask(3)])
         await store.append({ workerId: workerId(1), tasks: [settled(1, 2)] })
         expect((await store.activeTasks()).map(({ id }) => id)).toEqual([taskId(2), taskId(3)])
         const some = await store.tasksById([taskId(1), taskId(9), taskId(3)])
@@ -941,7 +957,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           code: 'INVALID_WRITE',
         })
         await expect(store.updateWorker(workerId(9), { containerId: 'x' })).rejects.toMatchObject({
-          code: 'INVALID_WRITE',
+          code: 'NOT_FOUND',
         })
       })
 
@@ -974,14 +990,14 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         })
         await Promise.all([store[Symbol.asyncDispose](), store[Symbol.asyncDispose](), writing])
         await expect(store.task(taskId(1))).rejects.toMatchObject({ code: 'CLOSED' })
-        await expect(store.create(newTask(2))).rejects.toMatchObject({ code: 'CLOSED' })
+        await expect(store.create([newTask(2)])).rejects.toMatchObject({ code: 'CLOSED' })
         store = await place.open()
         expect((await store.task(taskId(1)))?.lastSeq).toBe(3)
       })
     })
 
     it('keeps the spec as it was submitted', async () => {
-      await store.create(newTask(1))
+      await store.create([newTask(1)])
       expect((await store.task(taskId(1)))?.spec).toEqual(spec)
     })
   })

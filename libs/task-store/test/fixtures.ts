@@ -1,19 +1,22 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type {
-  ArtifactId,
-  Claim,
-  GpuId,
-  NewTask,
-  PresetId,
-  Settlement,
-  TaskEvent,
-  TaskEventBody,
-  TaskId,
-  WorkerId,
-  WorkerName,
-  WorkerSpec,
+import {
+  specHashOf,
+  type ArtifactId,
+  type AttemptResult,
+  type Claim,
+  type GpuId,
+  type NewTask,
+  type NewWorker,
+  type PresetId,
+  type TaskAppend,
+  type TaskEvent,
+  type TaskEventBody,
+  type TaskId,
+  type WorkerId,
+  type WorkerName,
+  type WorkerSpec,
 } from '@gpu-service/tasks'
 
 /** A folder that is gone when the test is over. */
@@ -52,12 +55,22 @@ export const spec: WorkerSpec = {
   pull: 'never',
   env: { A: 'b' },
   modelPath: null,
-  gpus: { count: 'default', ids: null },
+  gpus: { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null },
   limits: { memoryMb: null, cpus: 1.5, processes: 4_096, sharedMemoryMb: 1_024, tmpMb: 512 },
   network: 'none',
   volumes: [{ source: '/srv/data', target: '/data', readOnly: true }],
   relax: { user: null, writableRoot: false, capabilities: [] },
-  timeouts: { runMs: 60_000, stopGraceMs: 5_000, finishGraceMs: 10_000 },
+  timeouts: {
+    queueMs: null,
+    startMs: 1_800_000,
+    runMs: 60_000,
+    silenceMs: null,
+    ackMs: 30_000,
+    stopGraceMs: 5_000,
+    finishGraceMs: 10_000,
+  },
+  retry: { maxAttempts: 1, backoffMs: 2_000, on: [] },
+  session: null,
 }
 
 export function newTask(n: number, changes: Partial<NewTask> = {}): NewTask {
@@ -72,7 +85,23 @@ export function newTask(n: number, changes: Partial<NewTask> = {}): NewTask {
     idempotencyKey: null,
     requestHash: `hash ${n}`,
     affinity: null,
+    retryOf: null,
     createdAt: START + n,
+    ...changes,
+  }
+}
+
+export function newWorker(n: number, changes: Partial<NewWorker> = {}): NewWorker {
+  return {
+    id: workerId(n),
+    name: `gpu-abcdefgh-${n}` as WorkerName,
+    presetId: presetId('test/inference'),
+    mode: 'ONE_OFF',
+    spec,
+    specHash: specHashOf(spec),
+    owner: null,
+    claim: { gpuIds: [gpuId(0)], memoryMb: null },
+    at: START + 1_000 + n,
     ...changes,
   }
 }
@@ -84,13 +113,8 @@ export function claimOf(n: number, changes: Partial<Claim> = {}): Claim {
     after: 1,
     at: START + 1_000 + n,
     reason: 'GPU-0 is free',
-    worker: {
-      id: workerId(n),
-      name: `gpu-abcdefgh-${n}` as WorkerName,
-      presetId: presetId('test/inference'),
-      mode: 'ONE_OFF',
-      gpuIds: [gpuId(0)],
-    },
+    worker: newWorker(n),
+    warm: false,
     ...changes,
   }
 }
@@ -98,6 +122,18 @@ export function claimOf(n: number, changes: Partial<Claim> = {}): Claim {
 /** Events after `after`, one for each body. */
 export function eventsAfter(after: number, ...bodies: readonly TaskEventBody[]): readonly TaskEvent[] {
   return bodies.map((body, index) => ({ seq: after + 1 + index, at: START + 2_000, attempt: 1, body }))
+}
+
+/** Returns task n, whose attempt this is, to the queue. */
+export function requeued(n: number, after: number, attempt = 1): TaskAppend {
+  const body: TaskEventBody = { type: 'status', taskStatus: 'QUEUED', reason: 'again' }
+  return {
+    taskId: taskId(n),
+    attempt,
+    after,
+    events: [{ seq: after + 1, at: START + 8_000, attempt, body }],
+    requeue: { ...failure, at: START + 8_000, retryAt: START + 10_000 },
+  }
 }
 
 export function deltas(after: number, count: number): readonly TaskEvent[] {
@@ -113,10 +149,20 @@ export function deltas(after: number, count: number): readonly TaskEvent[] {
 export const completed: TaskEventBody = { type: 'status', taskStatus: 'COMPLETED', reason: null }
 export const running: TaskEventBody = { type: 'status', taskStatus: 'RUNNING', reason: null }
 
-export const settlement: Settlement = {
+export const settlement: AttemptResult = {
   status: 'COMPLETED',
   at: START + 9_000,
   error: null,
+  failureClass: null,
   exitCode: 0,
   output: { text: 'done', result: { ok: true }, usage: { tokens: 3 } },
+}
+
+export const failure: AttemptResult = {
+  status: 'FAILED',
+  at: START + 9_000,
+  error: { code: 'WORKER_FAILED', message: 'it broke' },
+  failureClass: 'worker_failed',
+  exitCode: 3,
+  output: { text: 'half', result: null, usage: null },
 }

@@ -44,7 +44,7 @@ describe('the SQLite database of a task store', () => {
   describe('its files', () => {
     it('can be read by their owner only, and are two when it is closed', async () => {
       const store = await open()
-      await store.create(newTask(1))
+      await store.create([newTask(1)])
       const names = readdirSync(folder.path).sort()
       expect(names).toEqual(['tasks.db', 'tasks.db-shm', 'tasks.db-wal', 'tasks.db.lock'])
       for (const name of names) expect(statSync(`${folder.path}/${name}`).mode & 0o777, name).toBe(0o600)
@@ -91,7 +91,7 @@ describe('the SQLite database of a task store', () => {
         })
         expect(performance.now() - start).toBeLessThan(500)
       }
-      await store.create(newTask(1))
+      await store.create([newTask(1)])
       await store[Symbol.asyncDispose]()
       const next = await open()
       expect(await next.task(taskId(1))).not.toBeNull()
@@ -176,19 +176,19 @@ describe('the SQLite database of a task store', () => {
   describe('when another program holds its lock', () => {
     it('makes writers wait, without holding up the process or the readers', async () => {
       const store = await open()
-      await store.create(newTask(1))
+      await store.create([newTask(1)])
       const other = new Database(file)
       other.exec('BEGIN IMMEDIATE')
       let turns = 0
       const timer = setInterval(() => turns++, 5)
-      const claim = store.claim(claimOf(1))
+      const claim = store.claim([claimOf(1)])
       const closing = later(250).then(() => {
         other.exec('ROLLBACK')
         other.close()
       })
       expect(await store.task(taskId(1))).toMatchObject({ status: 'QUEUED' })
       await closing
-      expect(await claim).toMatchObject({ status: 'STARTING' })
+      expect(await claim).toMatchObject([{ status: 'STARTING' }])
       clearInterval(timer)
       expect(turns).toBeGreaterThan(8)
       await store[Symbol.asyncDispose]()
@@ -199,8 +199,8 @@ describe('the SQLite database of a task store', () => {
     async function withLog(change: (database: Database.Database) => void): Promise<TaskStore> {
       const store = await open()
       for (const n of [1, 2]) {
-        await store.create(newTask(n))
-        await store.claim(claimOf(n))
+        await store.create([newTask(n)])
+        await store.claim([claimOf(n)])
         for (const after of [2, 5]) {
           await store.append({
             workerId: workerId(n),
@@ -267,8 +267,8 @@ describe('the SQLite database of a task store', () => {
 
   it('holds a compacted log in few chunks', async () => {
     const store = await open()
-    await store.create(newTask(1))
-    await store.claim(claimOf(1))
+    await store.create([newTask(1)])
+    await store.claim([claimOf(1)])
     for (let after = 2; after < 2_500; after++) {
       await store.append({
         workerId: workerId(1),
@@ -288,8 +288,8 @@ describe('the SQLite database of a task store', () => {
 
   it('keeps its write-ahead log short under a stream of writes that never pauses', async () => {
     const store = await open()
-    await store.create(newTask(1))
-    await store.claim(claimOf(1))
+    await store.create([newTask(1)])
+    await store.claim([claimOf(1)])
     let largest = 0
     const line = 'x'.repeat(8_000)
     for (let after = 2, n = 0; n < 300; n++, after += 50) {

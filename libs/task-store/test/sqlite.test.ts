@@ -1,9 +1,10 @@
 import { silentLogger } from '@gpu-service/tasks'
 import { openTaskStore } from '../src/index.ts'
-import { describeTaskStore } from './describe-task-store.ts'
+import { describeAttempts } from './describe-attempts.ts'
+import { describeTaskStore, type Place } from './describe-task-store.ts'
 import { temporaryFolder } from './fixtures.ts'
 
-describeTaskStore('a task store on SQLite', () => {
+function openPlace(): Promise<Place> {
   const folder = temporaryFolder()
   return Promise.resolve({
     open: () => openTaskStore({ url: `file:${folder.path}/tasks.db`, logger: silentLogger }),
@@ -12,4 +13,7 @@ describeTaskStore('a task store on SQLite', () => {
       return Promise.resolve()
     },
   })
-})
+}
+
+describeTaskStore('a task store on SQLite', openPlace)
+describeAttempts('the attempts of a task store on SQLite', openPlace)

@@ -15,7 +15,7 @@ export interface GpuProcess {
 export interface GpuTelemetry {
   /** Milliseconds since 1970. */
   readonly sampledAt: number
-  /** Of all processes on the card, ours and others'. */
+  /** Of all processes on the card, ours and others', and what the driver keeps for itself. */
   readonly memoryUsedMb: number | null
   readonly utilizationPercent: number | null
   readonly temperatureC: number | null

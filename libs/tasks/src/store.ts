@@ -2,17 +2,19 @@ import type { Artifact, TaskError, TaskEvent, TaskEventBody } from './event.ts'
 import type { ArtifactId, GpuId, PresetId, TaskId, WorkerId, WorkerName } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { OutputCursor, WorkerExit } from './runner.ts'
-import type { WorkerMode, WorkerSpec } from './spec.ts'
+import type { FailureClass, WorkerMode, WorkerSpec } from './spec.ts'
 import type {
   FinalStatus,
   StopReason,
   Task,
   TaskArtifact,
+  TaskAttempt,
   TaskFinish,
   TaskOutput,
+  TaskRelease,
   TaskStatus,
 } from './task.ts'
-import type { Worker, WorkerStatus } from './worker.ts'
+import type { GpuClaim, Worker, WorkerStatus } from './worker.ts'
 
 /** A task as it is submitted. */
 export interface NewTask {
@@ -28,16 +30,38 @@ export interface NewTask {
   /** Equal for equal submissions: what an idempotency key stands for. */
   readonly requestHash: string
   readonly affinity: string | null
+  /** The ended task that this one repeats. */
+  readonly retryOf: TaskId | null
   readonly createdAt: number
 }
 
-export type CreateResult =
-  /** `duplicate`: the key was seen before with the same request; `task` is the earlier one and nothing was written. */
-  | { readonly status: 'created'; readonly task: Task; readonly duplicate: boolean }
-  /** The key was seen before with another request; nothing was written. */
-  | { readonly status: 'conflict'; readonly task: Task }
+export interface CreatedTask {
+  readonly task: Task
+  /** The key was seen before with the same request; `task` is the earlier one. */
+  readonly duplicate: boolean
+}
 
-/** A QUEUED task is given to a worker that is about to be started: its next attempt. */
+export type CreateResult =
+  /** In the order of the given ones. */
+  | { readonly status: 'created'; readonly tasks: readonly CreatedTask[] }
+  /** The key of the one at `index` was seen before with another request, which became `task`; nothing was written. */
+  | { readonly status: 'conflict'; readonly index: number; readonly task: Task }
+
+/** A worker that is about to be started. */
+export interface NewWorker {
+  readonly id: WorkerId
+  readonly name: WorkerName
+  readonly presetId: PresetId
+  readonly mode: WorkerMode
+  readonly spec: WorkerSpec
+  readonly specHash: string
+  readonly owner: string | null
+  readonly claim: GpuClaim
+  /** Becomes its `startedAt`. */
+  readonly at: number
+}
+
+/** A QUEUED task is given to a worker: its next attempt. */
 export interface Claim {
   readonly taskId: TaskId
   /** The number of the new attempt: one more than the task's. */
@@ -47,20 +71,19 @@ export interface Claim {
   readonly at: number
   /** Becomes the reason of the STARTING event. */
   readonly reason: string
-  readonly worker: {
-    readonly id: WorkerId
-    readonly name: WorkerName
-    readonly presetId: PresetId
-    readonly mode: WorkerMode
-    readonly gpuIds: readonly GpuId[]
-  }
+  /** One that is about to be started for it, or the session worker that is there. */
+  readonly worker: NewWorker | Pick<Worker, 'id' | 'claim'>
+  /** The worker is ready. */
+  readonly warm: boolean
 }
 
-/** How an attempt, and with it its task, ended. */
-export interface Settlement {
+/** How an attempt ended. */
+export interface AttemptResult {
   readonly status: FinalStatus
   readonly at: number
   readonly error: TaskError | null
+  /** What kind of failure it was; `null` where it was none, or one that is never tried again. */
+  readonly failureClass: FailureClass | null
   readonly exitCode: number | null
   readonly output: TaskOutput
 }
@@ -82,8 +105,10 @@ export interface TaskAppend {
   }
   /** Rows of the artifacts that these events announce. */
   readonly artifacts?: readonly Artifact[]
-  /** Ends the task; the last of `events` is then its final status event. */
-  readonly settle?: Settlement
+  /** Ends the attempt, and the task with it; the last of `events` is then its final status event. */
+  readonly settle?: AttemptResult
+  /** Ends the attempt and returns the task to the queue for another one; the last of `events` is then a QUEUED status event. */
+  readonly requeue?: AttemptResult & { readonly retryAt: number }
 }
 
 /** What one stretch of a worker's output adds; written whole or not at all. */
@@ -94,8 +119,16 @@ export interface WorkerProgress {
   /** The worker's own count of its events by then; absent where it does not count. */
   readonly eventSeq?: number
   /** What belongs to no task: kept in the worker's own log. */
-  readonly workerEvents?: readonly { readonly at: number; readonly body: TaskEventBody }[]
+  readonly workerEvents?: readonly WorkerLogEvent[]
+  /** What changes of the worker itself with it. */
+  readonly worker?: WorkerPatch
   readonly tasks: readonly TaskAppend[]
+}
+
+/** Something that a worker said outside of any task, or that happened to it. */
+export interface WorkerLogEvent {
+  readonly at: number
+  readonly body: TaskEventBody
 }
 
 export interface WorkerPatch {
@@ -105,6 +138,26 @@ export interface WorkerPatch {
   readonly readyAt?: number
   readonly exit?: WorkerExit | null
   readonly exitedAt?: number
+  readonly peakMemoryMb?: number
+  readonly endReason?: string
+}
+
+/** What was measured of workers of one spec and of their tasks. Each list is newest first. */
+export interface WorkerHistory {
+  readonly specHash: string
+  readonly presetId: PresetId
+  /** From a worker's start to its readiness, in milliseconds. */
+  readonly loadMs: readonly number[]
+  /** From RUNNING to the end of COMPLETED attempts, in milliseconds. */
+  readonly runMs: readonly number[]
+  /** Each worker's peak on one GPU, in MB. */
+  readonly peakMemoryMb: readonly number[]
+}
+
+/** An operator keeps new work from a GPU. */
+export interface GpuDrain {
+  readonly at: number
+  readonly reason: string | null
 }
 
 export interface TaskFilter {
@@ -133,13 +186,20 @@ export interface TaskStore extends AsyncDisposable {
   /** Made once per installation and kept: eight characters of a-z and 0-9. */
   readonly installation: string
 
-  /** Writes the task, QUEUED, and its first event. */
-  create(task: NewTask): Promise<CreateResult>
+  /** Writes the tasks, QUEUED, each with its first event; all of them or none. At least one. */
+  create(tasks: readonly NewTask[]): Promise<CreateResult>
   /**
-   * Moves a QUEUED task to STARTING, with its event, its attempt's row and its worker's row. `null`, with nothing written, where the task
-   * is not QUEUED any more or `after` is not its lastSeq.
+   * Moves QUEUED tasks to STARTING, each with its event, its attempt's row and, where it is new, its worker's row. `null`, with nothing
+   * written for it, where a task is not QUEUED any more or `after` is not its lastSeq. In the order of the given ones.
    */
-  claim(claim: Claim): Promise<Task | null>
+  claim(claims: readonly Claim[]): Promise<readonly (Task | null)[]>
+  /** Writes the row of a worker that is started without a task. */
+  createWorker(worker: NewWorker): Promise<void>
+  /** Ends a QUEUED task that no worker has, with its final event. `null`, with nothing written, where it is not QUEUED any more. */
+  endQueued(
+    id: TaskId,
+    end: { readonly at: number; readonly status: 'FAILED' | 'TIMED_OUT'; readonly error: TaskError },
+  ): Promise<Task | null>
   /**
    * Records that a cancel was asked for. A QUEUED task is CANCELLED by it, with its final event; a STARTING or RUNNING one keeps its
    * status, gets `cancelRequestedAt` and, unless its `finish` is stored or a reason is there already, the stop reason `cancel`; an ended
@@ -154,6 +214,8 @@ export interface TaskStore extends AsyncDisposable {
    * Gives the task as it then is.
    */
   recordStop(id: TaskId, attempt: number, reason: StopReason): Promise<Task>
+  /** Records how the task's attempt let go of its worker; a moment that is recorded stays. Nothing where it has another attempt by now. */
+  recordRelease(id: TaskId, attempt: number, release: Partial<TaskRelease>): Promise<void>
   /**
    * Adds what a worker said. Calls that come while a commit is under way are committed together, in the order of their calls, and resolve
    * in that order. Rejects with `StaleWriteError`, and writes nothing of this call (others of the same commit are not harmed), where a
@@ -187,9 +249,18 @@ export interface TaskStore extends AsyncDisposable {
   /** Of the last attempt. */
   artifacts(id: TaskId): Promise<readonly TaskArtifact[]>
   artifact(id: ArtifactId): Promise<TaskArtifact | null>
+  /** First to last; the artifacts and the output of all but the last are found in the events only. */
+  attempts(id: TaskId): Promise<readonly TaskAttempt[]>
   /** Those that have not exited, oldest first. */
   liveWorkers(): Promise<readonly Worker[]>
   worker(id: WorkerId): Promise<Worker | null>
+  /** At most `limit` entries of the worker's own log behind the first `after` ones, in order. */
+  workerLog(id: WorkerId, after: number, limit: number): Promise<readonly WorkerLogEvent[]>
+  /** Of the last few thousand workers and attempts, at most `limit` figures in each list. */
+  history(limit: number): Promise<readonly WorkerHistory[]>
+  drains(): Promise<ReadonlyMap<GpuId, GpuDrain>>
+  /** `null`: the GPU is in use again. */
+  setDrain(id: GpuId, drain: GpuDrain | null): Promise<void>
 }
 
 /** A write was refused because the writer's knowledge of a task is out of date. */

@@ -1,7 +1,7 @@
 import type { GpuId, PresetId, TaskId, WorkerId } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { Artifact, TaskError } from './event.ts'
-import type { WorkerSpec } from './spec.ts'
+import type { FailureClass, WorkerSpec } from './spec.ts'
 
 export type TaskStatus =
   'QUEUED' | 'STARTING' | 'RUNNING' | 'COMPLETED' | 'FAILED' | 'CANCELLED' | 'TIMED_OUT'
@@ -10,9 +10,10 @@ export type FinalStatus = Extract<TaskStatus, 'COMPLETED' | 'FAILED' | 'CANCELLE
 
 /** Every move that a task may make. A move that is not here is a bug, not a race. */
 export const TASK_MOVES = {
-  QUEUED: ['STARTING', 'CANCELLED', 'FAILED'],
-  STARTING: ['RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT'],
-  RUNNING: ['COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT'],
+  QUEUED: ['STARTING', 'CANCELLED', 'FAILED', 'TIMED_OUT'],
+  // Back to QUEUED: the attempt failed and another one follows.
+  STARTING: ['RUNNING', 'QUEUED', 'COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT'],
+  RUNNING: ['QUEUED', 'COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT'],
   COMPLETED: [],
   FAILED: [],
   CANCELLED: [],
@@ -27,13 +28,45 @@ export function isFinal(status: TaskStatus): status is FinalStatus {
   return TASK_MOVES[status].length === 0
 }
 
-/** Why the service stops a worker. The first one that is recorded wins. */
-export type StopReason = 'cancel' | 'timeout'
+/**
+ * Why the service ends an attempt. The first one that is recorded wins. `timeout`: it ran too long; `start-timeout`: its worker took too long
+ * to come up; `silence`: it said nothing for too long; `gpu-lost`: a GPU of its worker is gone.
+ */
+export const STOP_REASONS = ['cancel', 'timeout', 'start-timeout', 'silence', 'gpu-lost'] as const
+export type StopReason = (typeof STOP_REASONS)[number]
 
 /** What a worker said at the end of a task. */
 export interface TaskFinish {
   readonly status: 'completed' | 'failed' | 'cancelled'
   readonly error: TaskError | null
+}
+
+/** The proof that an attempt which the service ended (a cancel, a deadline, a lost GPU) is over. */
+export interface TaskRelease {
+  /** When its worker had exited, or a session worker was ready for others again; `null`: not yet, or it ended by itself. */
+  readonly stoppedAt: number | null
+  /** When its GPUs were seen free of its worker; `null`: not yet, it had none, a session worker goes on holding them, or it ended by itself. */
+  readonly gpuFreeAt: number | null
+  /** The worker had to be killed (SIGKILL). */
+  readonly killed: boolean
+}
+
+/** One execution of a task. */
+export interface TaskAttempt {
+  /** 1 is the first. */
+  readonly attempt: number
+  readonly workerId: WorkerId
+  readonly gpuIds: readonly GpuId[]
+  /** Its worker was warm already. */
+  readonly warm: boolean
+  readonly startedAt: number
+  readonly runningAt: number | null
+  readonly finishedAt: number | null
+  /** How it ended, also where another attempt followed; `null` while it goes on. */
+  readonly status: FinalStatus | null
+  readonly error: TaskError | null
+  readonly failureClass: FailureClass | null
+  readonly exitCode: number | null
 }
 
 /** What a client submitted, and what became of it. */
@@ -47,12 +80,18 @@ export interface Task {
   readonly priority: number
   readonly idempotencyKey: string | null
   readonly affinity: string | null
+  /** The ended task that this one repeats. */
+  readonly retryOf: TaskId | null
   readonly status: TaskStatus
   /** The number of the last attempt; 0 while none has started. */
   readonly attempt: number
   /** The `seq` of the last stored event. */
   readonly lastSeq: number
   readonly createdAt: number
+  /** When it came into the queue: at its submission, or when its last attempt failed and another one was to follow. */
+  readonly queuedAt: number
+  /** The next attempt does not start before this; `null`: at once. */
+  readonly retryAt: number | null
   /** When the last attempt was given its worker. */
   readonly startedAt: number | null
   /** The worker's first sign of life. */
@@ -61,8 +100,10 @@ export interface Task {
   readonly finishedAt: number | null
   readonly cancelRequestedAt: number | null
   readonly cancelReason: string | null
-  /** Why the service stopped the last attempt's worker, if it did; never set after `finish`. */
+  /** Why the service ended the last attempt, if it did; never set after `finish`. */
   readonly stopReason: StopReason | null
+  /** How its last attempt let go of its worker and its GPUs. */
+  readonly release: TaskRelease
   /** The last attempt's `finish` event, once it is stored. */
   readonly finish: TaskFinish | null
   /** Of the last attempt, kept when a card is gone. */

@@ -15,8 +15,15 @@ const ROOT = join(import.meta.dirname, '../../..')
 export const BUSYBOX_IMAGE = 'busybox:test'
 export const BASE_IMAGE = 'python:3.11-slim'
 export const LOADING_WORKER_IMAGE = 'loading-worker:latest'
+export const SESSION_WORKER_IMAGE = 'session-worker:latest'
 
-export type TestImage = typeof BUSYBOX_IMAGE | typeof BASE_IMAGE | typeof LOADING_WORKER_IMAGE
+/** The worker packages that tests use. */
+const WORKER_FOLDERS = {
+  [LOADING_WORKER_IMAGE]: 'workers/test/loading-worker',
+  [SESSION_WORKER_IMAGE]: 'workers/test/session-worker',
+} as const
+
+export type TestImage = typeof BUSYBOX_IMAGE | typeof BASE_IMAGE | keyof typeof WORKER_FOLDERS
 
 /** Makes an image on the engine where it is missing; one that is there is left alone. */
 export async function ensureTestImage(dockerHost: string, image: TestImage): Promise<void> {
@@ -29,7 +36,8 @@ export async function ensureTestImage(dockerHost: string, image: TestImage): Pro
       await runTool(dockerHost, ['base-images.mjs', BASE_IMAGE])
       return
     case LOADING_WORKER_IMAGE:
-      await runTool(dockerHost, ['worker-image.mjs', join(ROOT, 'workers/test/loading-worker'), image])
+    case SESSION_WORKER_IMAGE:
+      await runTool(dockerHost, ['worker-image.mjs', join(ROOT, WORKER_FOLDERS[image]), image])
   }
 }
 

@@ -41,7 +41,7 @@ export type Spending = Readonly<Record<keyof Budget, number>>
 
 type Variables = Readonly<Record<string, unknown>>
 
-/** The length that a list is taken to have where no argument says so. */
+/** The length that a list is taken to have where neither an argument nor a `@listSize` says so. */
 const ASSUMED_LENGTH = 10
 /** What a `first` is taken to be that says nothing by itself. */
 const ASSUMED_FIRST = 100
@@ -114,7 +114,7 @@ export function weigh(schema: GraphQLSchema, document: DocumentNode, variables: 
     const type = isCompositeType(named) ? named : undefined
     const inner = ofSelections(node.selectionSet, type, first !== null)
     const isList = field !== undefined && isListType(getNullableType(field.type))
-    const length = first ?? (isList && !paged ? ASSUMED_LENGTH : 1)
+    const length = first ?? (isList && !paged ? assumedLength(field) : 1)
     const sum = plus(own, { ...inner, depth: 0, introspectionDepth: 0, cost: length * inner.cost })
     return field === SchemaMetaFieldDef || field === TypeMetaFieldDef
       ? { ...sum, depth: 1, introspectionDepth: 1 + inner.depth }
@@ -162,6 +162,13 @@ export function weigh(schema: GraphQLSchema, document: DocumentNode, variables: 
     total = plus(total, { ...NOTHING, directives: definition.directives?.length ?? 0 })
   }
   return { spending: total, varies }
+}
+
+/** What the schema's `@listSize` says of the field. */
+function assumedLength({ astNode }: GraphQLField<unknown, unknown>): number {
+  const listSize = astNode?.directives?.find(({ name }) => name.value === 'listSize')
+  const size = listSize?.arguments?.find(({ name }) => name.value === 'assumedSize')?.value
+  return size?.kind === Kind.INT ? Number(size.value) : ASSUMED_LENGTH
 }
 
 function plus(a: Spending, b: Spending): Spending {

@@ -1,4 +1,5 @@
-import { gpuCount } from '@gpu-service/tasks'
+import { gpuCount, type Preset as DomainPreset, specHashOf, type WorkerFacts } from '@gpu-service/tasks'
+import type { Context } from './context.ts'
 import type { MutationResolvers, PresetResolvers, QueryResolvers } from './generated/resolvers.ts'
 
 export const presetQueries = {
@@ -32,5 +33,34 @@ export const Preset = {
   dockerImage: ({ spec }) => spec.image,
   command: ({ spec }) => spec.command,
   mode: ({ spec }) => spec.mode,
-  gpuCount: ({ spec }, _args, { gpus }) => gpuCount(spec.gpus, gpus.list()),
+  gpuCount: ({ spec }, _args, { dispatcher }) => gpuCount(spec.gpus, dispatcher.gpus()),
+  gpuShare: ({ spec }) => spec.gpus.share,
+  gpuMemoryMb: ({ spec }) => spec.gpus.memoryMb,
+  gpuNames: ({ spec }) => spec.gpus.names,
+  learnedMemoryMb: (preset, _args, context) => learnedMemoryMb(preset, context),
+  claimMemoryMb(preset, _args, context) {
+    const { gpus } = preset.spec
+    if (gpus.share === 'exclusive' || gpuCount(gpus, context.dispatcher.gpus()) === 0) return null
+    const learned = learnedMemoryMb(preset, context)
+    return learned === null ? gpus.memoryMb : Math.max(gpus.memoryMb ?? 0, learned)
+  },
+  loadMs: (preset, _args, context) => whole(factsOf(preset, context).loadMs?.middle),
+  runMs: (preset, _args, context) => whole(factsOf(preset, context).runMs?.middle),
+  timeouts: ({ spec }) => spec.timeouts,
+  retry: ({ spec }) => spec.retry,
+  session: ({ spec }) => spec.session,
 } satisfies PresetResolvers
+
+function factsOf({ spec }: DomainPreset, { dispatcher }: Context): WorkerFacts {
+  return dispatcher.factsOf(specHashOf(spec))
+}
+
+/** A need is rounded up. */
+function learnedMemoryMb(preset: DomainPreset, context: Context): number | null {
+  const { learnedMemoryMb } = factsOf(preset, context)
+  return learnedMemoryMb === null ? null : Math.ceil(learnedMemoryMb)
+}
+
+function whole(amount: number | undefined): number | null {
+  return amount === undefined ? null : Math.round(amount)
+}

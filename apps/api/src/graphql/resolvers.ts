@@ -1,20 +1,33 @@
+import { enums } from './enums.ts'
 import type { Resolvers } from './generated/resolvers.ts'
-import { Gpu, gpuQueries, gpuSubscriptions, Worker } from './gpu.ts'
+import { Gpu, gpuMutations, GpuProcess, gpuQueries, gpuSubscriptions } from './gpu.ts'
 import { Preset, presetMutations, presetQueries } from './preset.ts'
 import { scalars } from './scalars.ts'
 import { serviceQueries } from './service.ts'
 import { taskEventTypes } from './task-event.ts'
-import { Task, TaskConnection, taskMutations, taskQueries, taskSubscriptions } from './task.ts'
+import { submissionQueries, taskMutations } from './task-mutations.ts'
+import { StartEstimate, Task, TaskConnection, taskQueries, taskSubscriptions } from './task.ts'
+import { Worker, workerMutations, workerQueries, workerSubscriptions } from './worker.ts'
 
 export const resolvers = {
   ...scalars,
-  Query: { ...serviceQueries, ...presetQueries, ...taskQueries, ...gpuQueries },
-  Mutation: { ...taskMutations, ...presetMutations },
-  Subscription: { ...taskSubscriptions, ...gpuSubscriptions },
+  ...enums,
+  Query: {
+    ...serviceQueries,
+    ...presetQueries,
+    ...taskQueries,
+    ...submissionQueries,
+    ...gpuQueries,
+    ...workerQueries,
+  },
+  Mutation: { ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations },
+  Subscription: { ...taskSubscriptions, ...gpuSubscriptions, ...workerSubscriptions },
   Preset,
   Task,
   TaskConnection,
+  StartEstimate,
   ...taskEventTypes,
   Gpu,
+  GpuProcess,
   Worker,
 } satisfies Resolvers

@@ -6,15 +6,18 @@ const MAX_LABEL_KEY = 64
 const MAX_LABEL_VALUE = 256
 const MAX_KEY = 200
 const MAX_PRIORITY = 1_000_000
+const MAX_ISSUES = 20
+
+/** A submission that can be passed on, or all that is wrong with it; at least one issue, in a bounded number. */
+export type Submission =
+  | { readonly status: 'parsed'; readonly request: SubmitRequest }
+  | { readonly status: 'invalid'; readonly issues: readonly InputIssue[] }
 
 /**
  * Parses what neither GraphQL nor the preset checks of a submission: whether its texts can be stored, and the shape of labels. All issues at
  * once, in a bounded number; the input's have a JSON Pointer into the input as their path, others the name of their argument.
  */
-export function parseSubmission(
-  input: SubmitTaskInput,
-  owner: string,
-): { readonly request: SubmitRequest } | { readonly issues: readonly InputIssue[] } {
+export function parseSubmission(input: SubmitTaskInput, owner: string): Submission {
   const issues: InputIssue[] = []
   const issue = (path: string, message: string): void => {
     issues.push({ path, message })
@@ -34,8 +37,9 @@ export function parseSubmission(
   const priority = input.priority ?? 0
   if (Math.abs(priority) > MAX_PRIORITY)
     issue('priority', `must lie between -${MAX_PRIORITY} and ${MAX_PRIORITY}`)
-  if (issues.length > 0) return { issues: issues.slice(0, 20) }
+  if (issues.length > 0) return { status: 'invalid', issues: issues.slice(0, MAX_ISSUES) }
   return {
+    status: 'parsed',
     request: {
       owner,
       presetId: input.presetId,
@@ -48,6 +52,22 @@ export function parseSubmission(
       gpuIds: input.gpuIds ?? null,
     },
   }
+}
+
+/** Parses all of them, or tells of the first that cannot be. */
+export function parseSubmissions(
+  inputs: readonly SubmitTaskInput[],
+  owner: string,
+):
+  | { readonly status: 'parsed'; readonly requests: readonly SubmitRequest[] }
+  | { readonly status: 'invalid'; readonly index: number; readonly issues: readonly InputIssue[] } {
+  const requests: SubmitRequest[] = []
+  for (const [index, input] of inputs.entries()) {
+    const parsed = parseSubmission(input, owner)
+    if (parsed.status === 'invalid') return { ...parsed, index }
+    requests.push(parsed.request)
+  }
+  return { status: 'parsed', requests }
 }
 
 type Report = (path: string, message: string) => void

@@ -1,4 +1,3 @@
-import { StoreError } from '@gpu-service/task-store'
 import {
   FeedError,
   type EventBatch,
@@ -7,17 +6,18 @@ import {
   type TaskId,
   type TaskOutput,
 } from '@gpu-service/tasks'
-import { GraphQLError } from 'graphql'
+import { checkStretch } from './arguments.ts'
 import type { Context } from './context.ts'
+import { refusal } from './errors.ts'
 import type {
-  MutationResolvers,
   QueryResolvers,
+  StartEstimateResolvers,
   SubscriptionResolvers,
-  TaskFilter as TaskFilterInput,
   TaskResolvers,
 } from './generated/resolvers.ts'
 import { flatten } from './iterate.ts'
-import { parseSubmission } from './submission.ts'
+import { parseFilter, searching } from './task-filter.ts'
+import { workerOf } from './worker.ts'
 
 const MAX_PAGE = 100
 const MAX_EVENTS = 1_000
@@ -26,7 +26,7 @@ const MAX_COUNT = 10_000
 export const taskQueries = {
   task: (_parent, { id }, { store }) => store.task(id as TaskId),
   async tasks(_parent, { filter, first, after }, { store }) {
-    checkFirst(first, MAX_PAGE)
+    checkStretch({ first }, MAX_PAGE)
     const parsed = parseFilter(filter)
     const page = await searching(
       store.tasks({ filter: parsed, first, after: (after ?? null) as TaskId | null }),
@@ -48,39 +48,6 @@ export const TaskConnection = {
   ): Promise<number | null> => store.countTasks(filter, MAX_COUNT),
 }
 
-export const taskMutations = {
-  async submitTask(_parent, { input }, { dispatcher, owner }) {
-    const parsed = parseSubmission(input, owner)
-    const result =
-      'issues' in parsed
-        ? ({ status: 'invalid-input', ...parsed } as const)
-        : await dispatcher.submit(parsed.request)
-    switch (result.status) {
-      case 'submitted':
-        return { __typename: 'SubmitTaskSuccess', task: result.task, duplicate: result.duplicate }
-      case 'unknown-preset':
-        return { __typename: 'UnknownPresetProblem', message: result.message, presetId: input.presetId }
-      case 'invalid-input': {
-        const { issues } = result
-        const first = issues[0]
-        const message =
-          first === undefined
-            ? 'The input is not valid.'
-            : `The input is not valid: ${first.path === '' ? 'it' : first.path} ${first.message}`
-        return { __typename: 'InvalidInputProblem', message, issues }
-      }
-      case 'refused':
-        return { __typename: 'RefusedProblem', message: result.message, code: result.code }
-    }
-  },
-  async cancelTask(_parent, { id, reason }, { dispatcher }) {
-    const task = await dispatcher.cancel(id as TaskId, reason ?? null)
-    return task === null
-      ? { __typename: 'UnknownTaskProblem', message: `There is no task ${id}.`, id }
-      : { __typename: 'CancelTaskSuccess', task }
-  },
-} satisfies MutationResolvers
-
 export const taskSubscriptions = {
   taskEvents: {
     async subscribe(_parent, { taskId, after }, { dispatcher }) {
@@ -88,7 +55,7 @@ export const taskSubscriptions = {
         return await dispatcher.feeds.open(taskId as TaskId, { after })
       } catch (error) {
         if (!(error instanceof FeedError)) throw error
-        throw new GraphQLError(error.message, { extensions: { code: error.code } })
+        throw refusal(error.code, error.message)
       }
     },
     resolve: (batch: EventBatch) => batch,
@@ -107,25 +74,31 @@ export const taskSubscriptions = {
 } satisfies SubscriptionResolvers
 
 export const Task = {
-  gpus: ({ gpuIds }, _args, { gpus }) => gpus.list().filter((gpu) => gpuIds.includes(gpu.id)),
-  async worker({ workerId }, _args, { dispatcher, store }) {
-    if (workerId === null) return null
-    return dispatcher.workers().find((worker) => worker.id === workerId) ?? store.worker(workerId)
-  },
+  attempts: ({ id }, _args, { store }) => store.attempts(id),
+  stoppedAt: ({ release }) => release.stoppedAt,
+  gpuFreeAt: ({ release }) => release.gpuFreeAt,
+  killed: ({ release }) => release.killed,
+  gpus: ({ gpuIds }, _args, { dispatcher }) => dispatcher.gpus().filter(({ id }) => gpuIds.includes(id)),
+  worker: ({ workerId }, _args, context) => (workerId === null ? null : workerOf(workerId, context)),
   text: async (task, _args, context) => (await outputOf(task, context)).text,
   result: async (task, _args, context) => (await outputOf(task, context)).result,
   usage: async (task, _args, context) => (await outputOf(task, context)).usage,
   artifacts: ({ id }, _args, { store }) => store.artifacts(id),
   queuePosition: ({ id, status }, _args, { dispatcher }) =>
     status === 'QUEUED' ? dispatcher.queuePosition(id) : null,
+  startEstimate: (task, _args, { dispatcher }) =>
+    task.status === 'QUEUED' || task.status === 'STARTING' ? dispatcher.estimate(task) : null,
   explanation: (task, _args, { dispatcher }) => dispatcher.explain(task),
   async events({ id, lastSeq }, { first, after }, { store }) {
-    checkFirst(first, MAX_EVENTS)
-    if (after < 0) throw badInput('after must be at least 0.')
+    checkStretch({ first, after }, MAX_EVENTS)
     const events = await store.events(id, after, first)
     return { events, lastSeq: Math.max(lastSeq, events.at(-1)?.seq ?? 0) }
   },
 } satisfies TaskResolvers
+
+export const StartEstimate = {
+  calibration: (_estimate, _args, { dispatcher }) => dispatcher.calibration,
+} satisfies StartEstimateResolvers
 
 /** Three fields come from one row: it is read once per task object. */
 const outputs = new WeakMap<DomainTask, Promise<TaskOutput>>()
@@ -136,34 +109,4 @@ function outputOf(task: DomainTask, { store }: Context): Promise<TaskOutput> {
   const output = store.output(task.id)
   outputs.set(task, output)
   return output
-}
-
-function parseFilter(filter: TaskFilterInput | null | undefined): TaskFilter {
-  const { status, presetId, createdAfter, createdBefore, label, text } = filter ?? {}
-  return {
-    ...(status != null && { status }),
-    ...(presetId != null && { presetId }),
-    ...(createdAfter != null && { createdAfter }),
-    ...(createdBefore != null && { createdBefore }),
-    ...(label != null && { label: { key: label.key, value: label.value ?? null } }),
-    ...(text != null && { text }),
-  }
-}
-
-/** A filter that the store cannot search by is the client's fault. */
-async function searching<T>(search: Promise<T>): Promise<T> {
-  try {
-    return await search
-  } catch (error) {
-    if (error instanceof StoreError && error.code === 'INVALID_FILTER') throw badInput(error.message)
-    throw error
-  }
-}
-
-function checkFirst(first: number, most: number): void {
-  if (first < 1 || first > most) throw badInput(`first must lie between 1 and ${most}.`)
-}
-
-function badInput(message: string): GraphQLError {
-  return new GraphQLError(message, { extensions: { code: 'BAD_USER_INPUT' } })
 }

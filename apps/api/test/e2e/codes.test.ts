@@ -174,7 +174,10 @@ describe.skipIf(noDocker)('with an engine', () => {
     const nvidiaSmi = join(programs, 'nvidia-smi')
     await writeFile(
       nvidiaSmi,
-      '#!/bin/sh\necho "GPU-00000000-0000-0000-0000-00000000beef, 0, A card that is not there, 8192, 0, 0, 30, 20"\n',
+      `#!/bin/sh
+echo '<nvidia_smi_log><gpu><uuid>GPU-00000000-0000-0000-0000-00000000beef</uuid><product_name>A card that is not there</product_name>
+<fb_memory_usage><total>8192 MiB</total><used>0 MiB</used></fb_memory_usage></gpu></nvidia_smi_log>'
+`,
     )
     await chmod(nvidiaSmi, 0o755)
     service = await TestService.start({

@@ -36,14 +36,6 @@ for (const { runner, skipped } of RUNNERS) {
       await service.cancel(waiting)
       await service.ended(waiting)
     })
-
-    test('refuses a preset of session workers, which it cannot run yet', async () => {
-      await using service = await TestService.start({
-        runner,
-        presets: { warm: script(CONNECTED, { mode: 'session' }) },
-      })
-      await expect(service.submit('warm')).rejects.toThrow('SESSIONS_NOT_SUPPORTED')
-    })
   })
 }
 

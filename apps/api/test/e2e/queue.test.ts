@@ -169,7 +169,10 @@ describe.skipIf(noDocker)('refusals and failures to start', () => {
     const smi = join(folder, 'nvidia-smi')
     await writeFile(
       smi,
-      `#!/bin/sh\necho 'GPU-11111111-2222-3333-4444-555555555555, 0, Test GPU, 8192, 0, 0, 40, 50.0'\n`,
+      `#!/bin/sh
+echo '<nvidia_smi_log><gpu><uuid>GPU-11111111-2222-3333-4444-555555555555</uuid><product_name>Test GPU</product_name>
+<fb_memory_usage><total>8192 MiB</total><used>0 MiB</used></fb_memory_usage></gpu></nvidia_smi_log>'
+`,
     )
     await chmod(smi, 0o755)
     await using other = await TestService.start({

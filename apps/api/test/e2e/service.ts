@@ -46,6 +46,82 @@ export interface SeenTask {
 export const TASK_FIELDS =
   'id status attempt text exitCode error { code message } lastSeq gpuIds explanation worker { id containerId } startedAt finishedAt cancelRequestedAt queuePosition'
 
+/** A task with all that its attempts left behind. */
+export interface SeenHistory extends SeenTask {
+  readonly owner: string
+  readonly createdAt: string
+  readonly queuedAt: string
+  readonly runningAt: string | null
+  readonly retryAt: string | null
+  readonly retryOf: string | null
+  readonly stoppedAt: string | null
+  readonly gpuFreeAt: string | null
+  readonly killed: boolean
+  readonly attempts: readonly SeenAttempt[]
+}
+
+export interface SeenAttempt {
+  readonly attempt: number
+  readonly warm: boolean
+  readonly startedAt: string
+  readonly runningAt: string | null
+  readonly finishedAt: string | null
+  readonly status: string | null
+  readonly error: { readonly code: string; readonly message: string } | null
+  readonly failureClass: string | null
+  readonly exitCode: number | null
+  readonly gpuIds: readonly string[]
+  readonly workerId: string
+}
+
+const HISTORY_FIELDS = `${TASK_FIELDS} owner createdAt queuedAt runningAt retryAt retryOf stoppedAt gpuFreeAt killed
+  attempts { attempt warm startedAt runningAt finishedAt status error { code message } failureClass exitCode gpuIds workerId }`
+
+export interface SeenWorker {
+  readonly id: string
+  readonly presetId: string
+  readonly mode: string
+  readonly status: string
+  readonly containerId: string | null
+  readonly owner: string | null
+  readonly tasksServed: number
+  readonly memoryClaimedMb: number | null
+  readonly memoryUsedMb: number | null
+  readonly peakMemoryMb: number | null
+  readonly loadMs: number | null
+  readonly loadProgress: number | null
+  readonly idleSince: string | null
+  readonly endsAt: string | null
+  readonly pinned: boolean
+  readonly endReason: string | null
+  readonly explanation: string
+  readonly gpus: readonly { readonly id: string }[]
+  readonly tasks: readonly { readonly id: string }[]
+}
+
+export const WORKER_FIELDS = `id presetId mode status containerId owner tasksServed memoryClaimedMb memoryUsedMb peakMemoryMb loadMs loadProgress
+  idleSince endsAt pinned endReason explanation gpus { id } tasks { id }`
+
+export interface SeenGpu {
+  readonly id: string
+  readonly index: number
+  readonly status: string
+  readonly health: string
+  readonly problem: string | null
+  readonly drained: boolean
+  readonly stale: boolean
+  readonly simulated: boolean
+  readonly memoryTotalMb: number
+  readonly memoryUsedMb: number | null
+  readonly memoryClaimedMb: number
+  readonly memoryFreeMb: number
+  readonly foreignMemoryMb: number | null
+  readonly explanation: string
+}
+
+export const GPU_FIELDS =
+  'id index status health problem drained stale simulated memoryTotalMb memoryUsedMb memoryClaimedMb memoryFreeMb foreignMemoryMb explanation'
+
 export const EVENT_FIELDS = `__typename seq at attempt
   ... on TaskStatusEvent { taskStatus reason } ... on ConnectionEvent { status } ... on WorkerEvent { status message progress }
   ... on TextDeltaEvent { delta } ... on TextEvent { content } ... on FinishEvent { status error { code message } }
@@ -86,8 +162,8 @@ export class TestService implements AsyncDisposable {
     await writeFile(this.presetsFile, JSON.stringify({ models: { test: presets } }))
   }
 
-  /** Starts the process and waits for its ready line. */
-  async up(): Promise<void> {
+  /** Starts the process and waits for its ready line. `more` is for this start alone. */
+  async up(more: Readonly<Record<string, string>> = {}): Promise<void> {
     const { runner, env } = this.#options
     const child = spawn(process.execPath, ['--enable-source-maps', join(root, 'apps/api/dist/main.js')], {
       env: {
@@ -100,8 +176,10 @@ export class TestService implements AsyncDisposable {
         PRESETS_FILE: this.presetsFile,
         RUNNER: runner,
         GPUS: 'none',
+        GPU_SAMPLE_SECONDS: '0.3',
         LOG_LEVEL: 'warn',
         ...env,
+        ...more,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -196,6 +274,39 @@ export class TestService implements AsyncDisposable {
     return task
   }
 
+  /** Submits and waits for the end. */
+  async run(kind: string, input: Record<string, unknown> = {}): Promise<SeenHistory> {
+    const id = await this.submit(kind, input)
+    await this.events(id)
+    return this.history(id)
+  }
+
+  async history(id: string): Promise<SeenHistory> {
+    const { task } = await this.query<{ task: SeenHistory | null }>(
+      `query ($id: ID!) { task(id: $id) { ${HISTORY_FIELDS} } }`,
+      { id },
+    )
+    if (task === null) throw new Error(`there is no task ${id}`)
+    return task
+  }
+
+  /** Those that have not exited, oldest first; of one kind where it is given. */
+  async workers(kind?: string): Promise<readonly SeenWorker[]> {
+    const { workers } = await this.query<{ workers: SeenWorker[] }>(`{ workers { ${WORKER_FIELDS} } }`)
+    return workers.filter(({ presetId }) => kind === undefined || presetId === `test/${kind}`)
+  }
+
+  async gpus(): Promise<readonly SeenGpu[]> {
+    return (await this.query<{ gpus: SeenGpu[] }>(`{ gpus { ${GPU_FIELDS} } }`)).gpus
+  }
+
+  /** The `index`-th one. */
+  async gpu(index = 0): Promise<SeenGpu> {
+    const gpu = (await this.gpus())[index]
+    if (gpu === undefined) throw new Error(`there is no GPU ${index}`)
+    return gpu
+  }
+
   /** The task's events after `after`, to its end or to the first that `until` accepts. */
   async events(
     id: string,
@@ -236,8 +347,17 @@ export class TestService implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.down()
-    await rm(this.dataDir, { recursive: true, force: true })
+    const { presets, env } = this.#options
+    try {
+      // Warm workers outlive a service that does not stop them.
+      if (Object.values(presets).some(({ mode }) => mode === 'session') && env?.['SHUTDOWN'] !== 'stop') {
+        await this.down()
+        await this.up({ SHUTDOWN: 'stop' })
+      }
+    } finally {
+      await this.down()
+      await rm(this.dataDir, { recursive: true, force: true })
+    }
   }
 }
 

@@ -71,6 +71,37 @@ test('takes a first from the document, a variable, its default, or the schema', 
   expect(codes({ query: tasks('(first: -1)') })).toEqual([])
 })
 
+test('counts the lists that the schema knows to be long', () => {
+  const submit = (
+    first: number,
+  ): string => `mutation ($inputs: [SubmitTaskInput!]!) { submitTasks(inputs: $inputs) {
+    ... on SubmitTasksSuccess { tasks { task { events(first: ${first}) { events { seq at } } } } } } }`
+  expect(codes({ query: submit(600) })).toEqual([])
+  expect(codes({ query: submit(700) })).toEqual(['QUERY_TOO_COMPLEX'])
+  const attempts = `attempts { ${'attempt workerId status '.repeat(35)} }`
+  const tasks = (first: number): string => `{ tasks(first: ${first}) { edges { node { ${attempts} } } } }`
+  expect(codes({ query: tasks(90) })).toEqual([])
+  expect(codes({ query: tasks(100) })).toEqual(['QUERY_TOO_COMPLEX'])
+})
+
+test('counts the stretch of a worker’s log that is asked for', () => {
+  const logs = (first: number): string =>
+    `{ workers { log(first: ${first}) { position at kind text stream level progress } } gpus { workers { log(first: ${first}) { text } } } }`
+  expect(codes({ query: logs(1_000) })).toEqual([])
+  expect(codes({ query: logs(1_200) })).toEqual(['QUERY_TOO_COMPLEX'])
+})
+
+test('admits everything that a console shows of GPUs, workers and presets', () => {
+  const [gpu, worker, preset] = ['Gpu', 'Worker', 'Preset'].map((name) => {
+    const type = schema.getType(name)
+    return isObjectType(type) ? leaves(type) : ''
+  })
+  const query = `{ gpus { ${gpu} processes { pid name memoryMb worker { id } } workers { id } }
+    workers { ${worker} gpus { id } tasks { id status } log(first: 100) { position at kind text } }
+    presets { ${preset} timeouts { runMs } retry { on } session { pinned } } }`
+  expect(codes({ query })).toEqual([])
+})
+
 test('admits the introspection query of common tools, and only where the schema may be asked for', () => {
   const hidden = createGate({ schema, introspection: false })
   const query = getIntrospectionQuery({

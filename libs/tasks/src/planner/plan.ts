@@ -1,116 +1,323 @@
-import type { Gpu } from './gpu.ts'
-import type { GpuId, TaskId, WorkerId } from './ids.ts'
-import type { GpuNeed } from './spec.ts'
-
-/** A QUEUED task as the planner sees it. */
-export interface QueuedTask {
-  readonly id: TaskId
-  readonly priority: number
-  readonly gpus: GpuNeed
-}
-
-/** A worker that has not exited, and the whole GPUs that it claims. */
-export interface ClaimingWorker {
-  readonly id: WorkerId
-  readonly gpuIds: readonly GpuId[]
-}
-
-export interface PlanInput {
-  /** In any order. */
-  readonly queue: Iterable<QueuedTask>
-  readonly workers: readonly ClaimingWorker[]
-  readonly gpus: readonly Gpu[]
-  /** The most workers at a time. */
-  readonly maxWorkers: number
-  /** Why no worker can be started at all at the moment (the runner's neighbour is away); `null`: they can. */
-  readonly blocked: string | null
-}
-
-export interface StartAction {
-  readonly kind: 'start'
-  readonly taskId: TaskId
-  readonly gpuIds: readonly GpuId[]
-  /** Stored with the change of state. */
-  readonly reason: string
-}
-
-export interface Plan {
-  readonly actions: readonly StartAction[]
-  /** The tasks that do not start, in the order in which they will, each with the reason why it waits. */
-  readonly waiting: ReadonlyMap<TaskId, string>
-}
-
-/** Higher priority first; then the order of submission, which is the order of ids. */
-export function queueOrder(a: QueuedTask, b: QueuedTask): number {
-  return b.priority - a.priority || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)
-}
-
-/** How many whole GPUs a need comes to on this machine. */
-export function gpuCount(need: GpuNeed, gpus: readonly Gpu[]): number {
-  return need.count === 'default' ? Math.min(1, allowedGpus(need, gpus).length) : need.count
-}
-
-/** Those that the need allows. */
-export function allowedGpus(need: GpuNeed, gpus: readonly Gpu[]): readonly Gpu[] {
-  const { ids } = need
-  return ids === null ? gpus : gpus.filter((gpu) => ids.includes(gpu.id))
-}
+import type { PresetId } from '../ids.ts'
+import type { GpuClaim } from '../worker.ts'
+import { createDemands, type Demand } from './demand.ts'
+import { byCost, evictableAt, evictionCost, UNKNOWN_LOAD_MS, type Candidate } from './eviction.ts'
+import { inOrder } from './order.ts'
+import { byLeave, createLeave, findNow, findRelease, findReservation } from './placement.ts'
+import type { Plan, PlanAction, PlanInput, QueuedTask, Waiting } from './plan-input.ts'
+import { createReasons } from './reasons.ts'
+import { createRoom, type GpuRoom, type Room, type WorkerRoom } from './room.ts'
+import { idleEndAt, idleEndings, isServing, lookAhead, oldAt, uselessness } from './sessions.ts'
+import { durationText, roughly } from './wording.ts'
 
 /**
- * Decides what starts where and why the rest waits. Pure: the same input gives the same plan.
+ * Decides which task starts where, what waits, which idle session ends, and says why. Pure: the same input, in any order, gives the same
+ * plan.
  *
- * First come, first served with exclusive GPUs. A task that must wait for GPUs holds back all GPUs that it may use, so that no later task
- * can starve it; later tasks that need none of them pass.
+ * Tasks are looked at in the order of `inOrder`. One that cannot start lets later ones pass for `maxPassMs`; then what it will get is held
+ * back for it. What becomes free by workers that end is held back at once for the first task that needs it.
  */
-export function plan({ queue, workers, gpus, maxWorkers, blocked }: PlanInput): Plan {
-  const actions: StartAction[] = []
-  const waiting = new Map<TaskId, string>()
-  const claimed = new Set(workers.flatMap((worker) => worker.gpuIds))
-  const heldBack = new Set<GpuId>()
-  let running = workers.length
-
-  for (const task of [...queue].sort(queueOrder)) {
-    const wait = (reason: string): void => void waiting.set(task.id, reason)
-    if (blocked !== null) {
-      wait(blocked)
-      continue
-    }
-    if (running >= maxWorkers) {
-      wait(`All ${maxWorkers} places for workers are taken (MAX_WORKERS).`)
-      continue
-    }
-    const count = gpuCount(task.gpus, gpus)
-    const allowed = allowedGpus(task.gpus, gpus)
-    const free = allowed.filter((gpu) => !claimed.has(gpu.id))
-    const chosen = free.filter((gpu) => !heldBack.has(gpu.id)).slice(0, count)
-    if (chosen.length < count) {
-      if (allowed.length < count) {
-        wait(`It needs ${gpusText(count)}, but only ${allowed.length} of those that it may use are there.`)
-      } else {
-        for (const gpu of allowed) heldBack.add(gpu.id)
-        wait(
-          free.length >= count
-            ? `It needs ${gpusText(count)}; those that are free are held for a task before it.`
-            : `It needs ${gpusText(count)}; ${free.length} of the ${allowed.length} that it may use ${free.length === 1 ? 'is' : 'are'} free.`,
-        )
-      }
-      continue
-    }
-    for (const gpu of chosen) claimed.add(gpu.id)
-    running++
-    actions.push({
-      kind: 'start',
-      taskId: task.id,
-      gpuIds: chosen.map((gpu) => gpu.id),
-      reason:
-        count === 0
-          ? 'It is next and needs no GPU.'
-          : `It is next, and ${chosen.map((gpu) => `GPU ${gpu.index} (${gpu.name})`).join(', ')} ${count === 1 ? 'is' : 'are'} free.`,
-    })
-  }
-  return { actions, waiting }
+export function plan(input: PlanInput): Plan {
+  return decide(input).plan
 }
 
-function gpusText(count: number): string {
-  return count === 1 ? '1 GPU' : `${count} GPUs`
+/** The plan and the room that it leaves, with what is held back in it for whom. */
+export function decide(input: PlanInput): { readonly plan: Plan; readonly room: Room } {
+  const { now, rules, blocked, wanted, inForce } = input
+  const room = createRoom(input)
+  const demands = createDemands(input, room)
+  const reasons = createReasons(input)
+  const actions: PlanAction[] = []
+  const waiting = new Map<QueuedTask['id'], Waiting>()
+  const tasks = inOrder(input)
+  /** Hashes that tasks looked at so far are served by. */
+  const asked = new Set<string>()
+  const workersOfPreset = new Map<PresetId, number>()
+  for (const { worker } of room.workers) {
+    if (worker.mode === 'SESSION') addTo(workersOfPreset, worker.presetId, 1)
+  }
+  let hasPlaceBlocker = false
+  let wakeAt = Infinity
+  const wake = (at: number | null): void => {
+    if (at !== null && at > now && at < wakeAt) wakeAt = at
+  }
+
+  endUseless()
+  for (const task of tasks) {
+    const reason = look(task)
+    if (reason !== null) waiting.set(task.id, reason)
+  }
+  startWanted()
+  for (const { room: worker, reason } of idleEndings(room, input)) end(worker, null, reason)
+  wakeForSessions()
+  return { plan: { actions, waiting, wakeAt: wakeAt === Infinity ? null : wakeAt }, room }
+
+  /** Gives why the task waits; `null`: it starts. */
+  function look(task: QueuedTask): Waiting | null {
+    if (task.retryAt !== null && task.retryAt > now) {
+      wake(task.retryAt)
+      return reasons.retry(task.retryAt)
+    }
+    const demand = demands.of(task)
+    const dueAt = Math.max(task.queuedAt, task.retryAt ?? 0) + rules.maxPassMs
+    const isDue = dueAt <= now
+    if (!isDue && dueAt < wakeAt && !demand.isBeyondReserve) wakeAt = dueAt
+    const result = task.session === null ? acquire(task, demand, dueAt, Infinity) : serve(task, demand, dueAt)
+    if (task.session !== null) asked.add(task.specHash)
+    return result
+  }
+
+  function serve(task: QueuedTask, demand: Demand, dueAt: number): Waiting | null {
+    const isDue = dueAt <= now
+    const { server, serving, waitMs, loadMs } = lookAhead(task, demand, input, isDue)
+    if (server !== null) {
+      server.room.tasks += 1
+      const { id } = server.room.worker
+      actions.push({
+        kind: 'assign',
+        taskId: task.id,
+        workerId: id,
+        warm: server.isWarm,
+        reason: server.reason,
+      })
+      return null
+    }
+    if (blocked !== null) return reasons.blocked
+    const slots = demand.session?.maxConcurrency ?? 1
+    if (demand.onComing < demand.coming * slots) {
+      demand.onComing += 1
+      return reasons.session(demand, serving, waitMs, loadMs)
+    }
+    const isFull = isAtMost(demand)
+    if (serving === 0)
+      return isFull ? makeRoomInPreset(task, demand, dueAt) : acquire(task, demand, dueAt, Infinity)
+    const saves = isDue ? Infinity : waitMs - loadMs
+    if (!isFull && saves > 0 && demand.failedAtCost < saves) {
+      const result = acquire(task, demand, Infinity, saves)
+      if (result === null || result.kind === 'release') return result
+    }
+    demand.behind += 1
+    return reasons.session(demand, serving, waitMs, loadMs)
+  }
+
+  /** The preset has as many workers as it may and none that serves the task: an idle one has to go, or one takes no more. */
+  function makeRoomInPreset(task: QueuedTask, demand: Demand, dueAt: number): Waiting {
+    if (demand.waiting !== null && (demand.isBeyondReserve || dueAt > now)) return demand.waiting
+    const ofPreset = ({ worker }: WorkerRoom): boolean =>
+      worker.mode === 'SESSION' && worker.presetId === demand.presetId
+    const waits = reasons.presetFull(demand)
+    if (room.workers.some((worker) => ofPreset(worker) && worker.ending)) return waits
+    const [cheapest] = candidates()
+      .filter((candidate) => ofPreset(candidate.room))
+      .sort(byCost)
+    if (cheapest !== undefined) {
+      evict(cheapest, task)
+      room.promiseSoon([], demand.share, task.id)
+      return reasons.release(demand, [])
+    }
+    demand.waiting = waits
+    if (dueAt <= now) {
+      demand.isBeyondReserve = true
+      holdPlace(task, demand, dueAt, room.workers.filter(ofPreset))
+    }
+    return waits
+  }
+
+  /** Starts a worker for the task, or makes or holds back room for one. Idle sessions go for it if that costs less than the limit. */
+  function acquire(task: QueuedTask, demand: Demand, dueAt: number, costLimit: number): Waiting | null {
+    if (blocked !== null) return reasons.blocked
+    const isDue = dueAt <= now
+    if (demand.waiting !== null && demand.failedAtCost >= costLimit && (!isDue || demand.isBeyondReserve)) {
+      return demand.waiting
+    }
+    if (demand.usable.length < demand.count) {
+      return fail(demand, Infinity, true, () => reasons.noGpu(demand))
+    }
+    if (demand.failedAtCost < costLimit) {
+      if (room.hasPlace()) {
+        const gpus = findNow(demand)
+        if (gpus !== null) {
+          start(task, demand, gpus)
+          return null
+        }
+      }
+      const release = makeRoom(task, demand, costLimit)
+      if (release !== null) return release
+    }
+    if (!room.hasPlace() && room.comingPlaces() <= 0) {
+      if (isDue && !hasPlaceBlocker) {
+        hasPlaceBlocker = true
+        holdPlace(task, demand, dueAt, room.workers)
+      }
+      const gpusAreFree = demand.usable.filter((gpu) => gpu.isFree(demand.share)).length >= demand.count
+      if (gpusAreFree) return fail(demand, costLimit, isDue, () => reasons.places)
+    }
+    if (isDue && !demand.isBeyondReserve) {
+      const reservation = findReservation(demand, createLeave(now, dueAt, input.factsOf))
+      if (reservation !== null) {
+        const result = reasons.reserved(demand, reservation.gpus)
+        room.promiseLater(reservation.gpus, demand.share, reservation.blockers, task.id)
+        demand.failedAtCost = Infinity
+        demand.waiting = reasons.gpu(demand)
+        return result
+      }
+    }
+    return fail(demand, costLimit, isDue, () => reasons.gpu(demand))
+  }
+
+  function fail(demand: Demand, cost: number, isBeyondReserve: boolean, reason: () => Waiting): Waiting {
+    demand.failedAtCost = Math.max(demand.failedAtCost, cost)
+    demand.isBeyondReserve ||= isBeyondReserve
+    // What is held back by now may be another reason than before.
+    demand.waiting = reason()
+    return demand.waiting
+  }
+
+  function makeRoom(task: QueuedTask, demand: Demand, costLimit: number): Waiting | null {
+    const idle = candidates()
+    const release = findRelease(demand, idle)
+    if (release === null) {
+      demand.failedAtCost = Infinity
+      return null
+    }
+    const going = [...release.evict]
+    if (!room.hasPlace() && room.comingPlaces() + going.length <= 0) {
+      const [cheapest] = idle.filter((candidate) => !going.includes(candidate)).sort(byCost)
+      if (cheapest === undefined) {
+        demand.failedAtCost = Infinity
+        return null
+      }
+      going.push(cheapest)
+    }
+    const cost = going.reduce((sum, candidate) => sum + candidate.cost, 0)
+    if (going.length > 0 && cost >= costLimit) {
+      demand.failedAtCost = cost
+      return null
+    }
+    for (const candidate of going) evict(candidate, task)
+    room.promiseSoon(release.gpus, demand.share, task.id)
+    if (demand.session !== null) expectAnother(demand)
+    return reasons.release(demand, release.gpus)
+  }
+
+  function candidates(): readonly Candidate[] {
+    return room.workers.flatMap((candidate): Candidate[] => {
+      const { worker } = candidate
+      if (worker.phase !== 'ready' || candidate.ending || candidate.tasks > 0) return []
+      if (asked.has(worker.specHash)) return []
+      const at = evictableAt(worker, now)
+      if (at === null || at > now) return []
+      const isExpired = (idleEndAt(candidate) ?? Infinity) <= now
+      return [{ room: candidate, cost: isExpired ? 0 : evictionCost(input.factsOf(worker.specHash)) }]
+    })
+  }
+
+  function evict({ room: evicted }: Candidate, task: QueuedTask): void {
+    const { loadMs, tasksPerHour } = input.factsOf(evicted.worker.specHash)
+    const load = durationText(loadMs?.middle ?? UNKNOWN_LOAD_MS)
+    end(
+      evicted,
+      task,
+      `Evicted for task ${task.id}: reloading it costs about ${load} and it is asked for about ${roughly(tasksPerHour)} times an hour.`,
+    )
+  }
+
+  function end(ended: WorkerRoom, task: QueuedTask | null, reason: string): void {
+    room.end(ended)
+    actions.push({ kind: 'end', workerId: ended.worker.id, forTask: task?.id ?? null, reason })
+  }
+
+  function start(task: QueuedTask | null, demand: Demand, gpus: readonly GpuRoom[]): void {
+    const reason = reasons.start(demand, gpus, task === null)
+    room.start(gpus, demand.share)
+    const claim: GpuClaim = {
+      gpuIds: gpus.map(({ gpu }) => gpu.id),
+      memoryMb: gpus.length === 0 ? null : demand.share.memoryMb,
+    }
+    actions.push({ kind: 'start', taskId: task?.id ?? null, presetId: demand.presetId, claim, reason })
+    if (demand.session === null) return
+    expectAnother(demand)
+    if (task !== null) demand.onComing += 1
+  }
+
+  function expectAnother(demand: Demand): void {
+    demand.coming += 1
+    addTo(workersOfPreset, demand.presetId, 1)
+  }
+
+  function isAtMost({ session, presetId }: Demand): boolean {
+    const most = session?.maxWorkers ?? null
+    return most !== null && (workersOfPreset.get(presetId) ?? 0) >= most
+  }
+
+  /** One of the workers, whichever is soonest done, takes no more later tasks. */
+  function holdPlace(
+    task: QueuedTask,
+    { share }: Demand,
+    dueAt: number,
+    workers: readonly WorkerRoom[],
+  ): void {
+    const leaveOf = createLeave(now, dueAt, input.factsOf)
+    const [first] = workers
+      .filter(({ ending }) => !ending)
+      .map(leaveOf)
+      .filter((leave) => leave !== null)
+      .sort(byLeave)
+    if (first !== undefined) room.promiseLater([], share, [first.room], task.id)
+  }
+
+  function endUseless(): void {
+    let hashes: Set<string> | null = null
+    const hasTasks = (specHash: string): boolean => {
+      hashes ??= new Set(tasks.map((task) => task.specHash))
+      return hashes.has(specHash)
+    }
+    for (const worker of room.workers) {
+      const reason = uselessness(worker, room, { now, inForce }, hasTasks)
+      if (reason !== null) end(worker, null, reason)
+    }
+  }
+
+  function startWanted(): void {
+    if (blocked !== null || wanted.length === 0) return
+    const contended = new Set<GpuRoom>()
+    for (const demand of demands.all()) {
+      if (demand.waiting !== null) for (const gpu of demand.usable) contended.add(gpu)
+    }
+    const sorted = [...wanted].sort((a, b) =>
+      a.presetId === b.presetId ? (a.specHash < b.specHash ? -1 : 1) : a.presetId < b.presetId ? -1 : 1,
+    )
+    for (const session of sorted) {
+      if (session.notBefore > now) {
+        wake(session.notBefore)
+        continue
+      }
+      // Nobody could be served by a worker without an owner.
+      if (session.session.isolation === 'owner') continue
+      const demand = demands.ofWanted(session)
+      let live = demand.servers.filter((worker) => isServing(worker, room, now)).length + demand.coming
+      while (live < session.count && !isAtMost(demand) && room.hasPlace() && room.comingPlaces() > 0) {
+        const free = { ...demand, usable: demand.usable.filter((gpu) => !contended.has(gpu)) }
+        const gpus = findNow(free)
+        if (gpus === null) break
+        start(null, demand, gpus)
+        live += 1
+      }
+    }
+  }
+
+  /** What changes by itself with time for the sessions that are there. */
+  function wakeForSessions(): void {
+    const isWaitedFor = [...demands.all()].some(({ waiting: reason }) => reason !== null)
+    for (const worker of room.workers) {
+      if (worker.worker.mode !== 'SESSION' || worker.worker.phase !== 'ready' || worker.ending) continue
+      wake(oldAt(worker.worker))
+      wake(idleEndAt(worker))
+      if (isWaitedFor && worker.tasks === 0) wake(evictableAt(worker.worker, now))
+    }
+  }
+}
+
+function addTo<K>(counts: Map<K, number>, key: K, count: number): void {
+  counts.set(key, (counts.get(key) ?? 0) + count)
 }

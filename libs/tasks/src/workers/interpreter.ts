@@ -6,85 +6,94 @@ import {
   type ProtocolFault,
   type WorkerEvent,
 } from '@gpu-service/event-parser'
-import type { Taken } from './artifact-files.ts'
-import { labelArtifact } from './artifact-label.ts'
-import type { Artifact, TaskEventBody } from './event.ts'
-import type { ArtifactId } from './ids.ts'
-import { createOutputBuilder } from './output.ts'
-import type { OutputStream } from './runner.ts'
-import type { TaskFinish, TaskOutput } from './task.ts'
+import type { Taken } from '../artifact-files.ts'
+import { labelArtifact } from '../artifact-label.ts'
+import type { TaskEventBody } from '../event.ts'
+import type { ArtifactId } from '../ids.ts'
+import type { OutputStream } from '../runner.ts'
+import type { WorkerMode } from '../spec.ts'
+import {
+  bodyOf,
+  LAST_WORDS_LINE_LENGTH,
+  LAST_WORDS_LINES,
+  startOf,
+  type ArtifactEvent,
+  type Transcript,
+} from './transcript.ts'
 
-const MAX_STDERR_CHARACTERS = 16 * 1024 * 1024
 const MAX_STDERR_LINE_BYTES = 16 * 1024
-const LAST_WORDS_LINES = 10
-const LAST_WORDS_LINE_LENGTH = 500
+/** What a worker may say outside of tasks that is kept. */
+const MAX_WORKER_LOG_CHARACTERS = 16 * 1024 * 1024
 
-type ArtifactEvent = Extract<WorkerEvent, { type: 'artifact' }>
-
-/** Where what a worker says goes. */
-export interface InterpreterSink {
+/** Where what a worker says of itself goes. */
+export interface WorkerSink {
+  /** What belongs to no task. */
   write(body: TaskEventBody): void
-  /** Its first complete line on stdout, before the event of that line. */
-  onSignOfLife(): void
-  /** Its first piece of text, before the event. */
-  onFirstText(): void
-  /** Its first `finish`, before the event. */
-  onFinish(finish: TaskFinish): void
-  /** An artifact whose bytes have been taken, before the event. */
-  onArtifact(artifact: Artifact): void
+  /** A session worker can take its first task. */
+  onReady(): void
+  /** How far its loading is, 0 to 1. */
+  onLoading(progress: number): void
+  /** It told of the memory that it uses on each of its GPUs, in MB. */
+  onMemory(memoryMb: number): void
+  /** A session worker spoke of a run that it was never given. */
+  onForeign(runId: string): void
+  /** A session worker has said the finish of this attempt, and its event is written. */
+  onFinished(run: Transcript): void
 }
 
 export interface InterpreterOptions {
-  /** The `task_id` of the one run that the worker has. */
-  readonly runId: string
-  readonly sink: InterpreterSink
+  readonly mode: WorkerMode
+  /** The attempts that the worker works on, by run id, as they are at the moment. */
+  readonly runs: ReadonlyMap<string, Transcript>
+  readonly sink: WorkerSink
   readonly newArtifactId: () => ArtifactId
-  /** Takes the bytes of an artifact; what it throws is the service's trouble, not the worker's. */
-  readonly takeArtifact: (id: ArtifactId, source: ArtifactEvent['source']) => Promise<Taken>
-  /** What earlier processes have seen already. */
-  readonly seen: { readonly signOfLife: boolean; readonly text: boolean; readonly finish: TaskFinish | null }
+  /** Takes the bytes of an artifact of a run; what it throws is the service's trouble, not the worker's. */
+  readonly takeArtifact: (runId: string, id: ArtifactId, source: ArtifactEvent['source']) => Promise<Taken>
+  /** Whether the run was one of this worker's, and has ended. */
+  readonly isPast: (runId: string) => boolean
+  /** A session worker has said before that it is ready. */
+  readonly isReady: boolean
   /** The worker's own count of its events so far: 0 at its first byte; `null` where it is not known. */
   readonly eventSeq: number | null
 }
 
 /**
- * Makes a one-off worker's output into the events of its task, by the protocol: what counts, what is a fault, what has been lost. Keeps
- * what the end of the attempt needs to know of them.
+ * Makes a worker's output into the events of its tasks and of itself, by the protocol: whose an event is, what is a fault, what has been
+ * lost.
+ *
+ * A one-off worker's output belongs to its one task. Of a session worker an event belongs to the task that it names; without a name to the
+ * one that it works on, to the worker's own log where there is none. What it says before it is ready goes to its log and to the tasks that
+ * wait for it.
  */
 export class Interpreter {
   readonly #options: InterpreterOptions
   readonly #parser: EventParser
   readonly #stderr: LineReader
-  readonly #output = createOutputBuilder()
-  #signOfLife: boolean
-  #text: boolean
-  #finish: TaskFinish | null
-  #outputLost = false
+  #ready: boolean
   #lastSeq: number | null
   /** Lines that could not be read and may each have held one of the worker's counted events. */
   #unreadable = 0
-  #stderrCharacters = 0
+  #workerLogCharacters = 0
   readonly #lastWords: string[] = []
   /** An artifact whose file is to be taken, and all that was said behind it, in order. */
   #deferred: (() => Promise<void> | void)[] = []
 
   constructor(options: InterpreterOptions) {
     this.#options = options
-    const { seen } = options
-    this.#signOfLife = seen.signOfLife
-    this.#text = seen.text
-    this.#finish = seen.finish
+    this.#ready = options.isReady
     this.#lastSeq = options.eventSeq
     this.#parser = createEventParser({
       event: (event, runId, seq) => {
-        this.#onEvent(event, runId, seq)
+        if (seq !== null) this.#checkSeq(seq)
+        this.#onEvent(event, runId)
       },
       log: (line) => {
-        this.#onSignOfLife()
-        this.#writeInOrder({ type: 'log', stream: 'STDOUT', level: null, line })
+        this.#inOrder(() => {
+          this.#say({ type: 'log', stream: 'STDOUT', level: null, line })
+        })
       },
-      fault: (fault, _runId, seq) => {
-        this.#onFault(fault, seq)
+      fault: (fault, runId, seq) => {
+        this.#onFault(fault, runId, seq)
       },
     })
     this.#stderr = createLineReader(
@@ -97,29 +106,14 @@ export class Interpreter {
     )
   }
 
-  /** The first `finish`. */
-  get finish(): TaskFinish | null {
-    return this.#finish
-  }
-
-  /** Some of the output is missing. */
-  get outputLost(): boolean {
-    return this.#outputLost
-  }
-
   /** The worker's own count of its events by now; `null` where it does not count. */
   get eventSeq(): number | null {
     return this.#lastSeq === 0 ? null : this.#lastSeq
   }
 
-  /** The last lines of stderr, oldest first. */
+  /** The last lines that a session worker wrote on stderr while no single task could be told to be theirs, oldest first. */
   get lastWords(): readonly string[] {
     return this.#lastWords
-  }
-
-  /** What the events so far come to. */
-  output(): TaskOutput {
-    return this.#output.build()
   }
 
   /** Takes the next bytes of one stream. `bytes` is read during the call only, artifacts are taken before it resolves. */
@@ -139,48 +133,89 @@ export class Interpreter {
     this.#stderr.end()
   }
 
-  /** Some output can never be read any more. */
+  /** Some output can never be read any more: no task of the worker can be complete. */
   gap(detail: string): void {
-    this.#write({ type: 'gap', detail })
+    const { runs } = this.#options
+    for (const run of runs.values()) run.write({ type: 'gap', detail })
+    if (runs.size === 0) this.#writeWorker({ type: 'gap', detail })
   }
 
-  /** Takes note of an event that an earlier process has stored. */
-  recall(body: TaskEventBody): void {
-    this.#output.add(body)
-    if (body.type === 'gap') this.#outputLost = true
-    if (body.type !== 'log' || body.stream !== 'STDERR') return
-    this.#stderrCharacters += body.line.length + 1
-    this.#lastWords.push(body.line.slice(0, LAST_WORDS_LINE_LENGTH))
-    if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
-  }
-
-  #write(body: TaskEventBody): void {
-    this.#options.sink.write(body)
-    this.recall(body)
-  }
-
-  #onEvent(event: WorkerEvent, runId: string | null, seq: number | null): void {
-    this.#onSignOfLife()
-    if (seq !== null) this.#checkSeq(seq)
-    const { runId: own } = this.#options
-    if (runId !== null && runId !== own) {
-      const detail = `The event's task_id is ${JSON.stringify(runId.slice(0, 200))}, but the worker's task is "${own}".`
-      this.#writeInOrder({ type: 'fault', kind: 'FOREIGN_TASK', line: startOf(event), detail })
-    } else if (event.type === 'artifact') {
-      this.#deferred.push(() => this.#takeArtifact(event))
-    } else {
+  #onEvent(event: WorkerEvent, runId: string | null): void {
+    this.#inOrder(() => {
+      this.#noteWorkerEvent(event, runId)
+    })
+    if (event.type !== 'artifact') {
       this.#inOrder(() => {
-        this.#take(event)
+        this.#route(event, runId)
       })
+      return
     }
+    this.#deferred.push(() => this.#takeArtifact(event, runId))
   }
 
-  #onFault(fault: ProtocolFault, seq: number | null): void {
-    this.#onSignOfLife()
+  #noteWorkerEvent(event: WorkerEvent, runId: string | null): void {
+    const { sink } = this.#options
+    if (event.type === 'usage') {
+      const memoryMb = event.values['gpu_memory_mb'] ?? 0
+      if (memoryMb > 0) sink.onMemory(memoryMb)
+    }
+    if (event.type === 'worker' && runId === null && !this.#ready && event.progress !== null)
+      sink.onLoading(event.progress)
+  }
+
+  #route(event: Exclude<WorkerEvent, ArtifactEvent>, runId: string | null): void {
+    const { mode, sink } = this.#options
+    if (mode === 'SESSION' && runId === null && event.type === 'worker' && event.status === 'ready') {
+      this.#say(event)
+      if (this.#ready) return
+      this.#ready = true
+      sink.onReady()
+      return
+    }
+    const run = this.#runOf(event, runId)
+    if (run === null) return
+    if (run === 'nobody') {
+      this.#say(bodyOf(event))
+      return
+    }
+    run.signOfLife()
+    run.take(event)
+    if (mode === 'SESSION' && event.type === 'finish') sink.onFinished(run)
+  }
+
+  /** The run that an event belongs to; `nobody`: the worker's own; `null`: it has been told as a fault. */
+  #runOf(event: WorkerEvent, runId: string | null): Transcript | 'nobody' | null {
+    const { mode, runs, sink, isPast } = this.#options
+    const [first, second] = runs.values()
+    if (runId !== null) {
+      const run = runs.get(runId)
+      if (run !== undefined) return run
+      const own = [...runs.keys()].map((id) => `"${id}"`).join(', ') || 'none'
+      const detail = isPast(runId)
+        ? `The worker said this of ${JSON.stringify(runId.slice(0, 200))} after its finish event.`
+        : `The event's task_id is ${JSON.stringify(runId.slice(0, 200))}, but the worker's task is ${own}.`
+      const kind = isPast(runId) ? 'AFTER_FINISH' : 'FOREIGN_TASK'
+      this.#fault({ type: 'fault', kind, line: startOf(event), detail })
+      if (mode === 'SESSION' && !isPast(runId)) sink.onForeign(runId)
+      return null
+    }
+    if (first === undefined || (mode === 'SESSION' && !this.#ready)) return 'nobody'
+    if (second === undefined) return first
+    const detail = `The worker works on ${runs.size} tasks, and the event has no task_id.`
+    for (const run of runs.values())
+      run.write({ type: 'fault', kind: 'AMBIGUOUS_TASK', line: startOf(event), detail })
+    return null
+  }
+
+  #onFault(fault: ProtocolFault, runId: string | null, seq: number | null): void {
     if (seq !== null) this.#checkSeq(seq)
     else if (fault.kind === 'INVALID_JSON' || fault.kind === 'TOO_DEEP' || fault.kind === 'LINE_TOO_LONG')
       this.#unreadable++
-    this.#writeInOrder({ type: 'fault', ...fault })
+    this.#inOrder(() => {
+      const run = runId === null ? undefined : this.#options.runs.get(runId)
+      if (run === undefined) this.#fault({ type: 'fault', ...fault })
+      else run.write({ type: 'fault', ...fault })
+    })
   }
 
   /** A line that could not be read may have had the count that is missing. */
@@ -192,70 +227,63 @@ export class Interpreter {
     this.#lastSeq = Math.max(seq, last)
     if (missing <= explained) return
     const detail = `The worker's own count jumps from ${last} to ${seq}: ${missing - explained} of its events are missing.`
-    this.#writeInOrder({ type: 'gap', detail })
+    this.#inOrder(() => {
+      if (this.#options.mode === 'ONE_OFF') for (const run of this.#options.runs.values()) run.signOfLife()
+      this.gap(detail)
+    })
   }
 
   #onStderr(text: string, truncated: boolean): void {
-    if (this.#stderrCharacters > MAX_STDERR_CHARACTERS) return
     const line = truncated ? `${text} [cut: the line is longer than ${MAX_STDERR_LINE_BYTES} bytes]` : text
-    this.#write({ type: 'log', stream: 'STDERR', level: null, line })
-    if (this.#stderrCharacters <= MAX_STDERR_CHARACTERS) return
-    const cut = `[cut: more than ${MAX_STDERR_CHARACTERS} characters on stderr; the rest is not kept]`
-    this.#write({ type: 'log', stream: 'STDERR', level: 'warning', line: cut })
+    this.#say({ type: 'log', stream: 'STDERR', level: null, line })
   }
 
-  #onSignOfLife(): void {
-    if (this.#signOfLife) return
-    this.#signOfLife = true
-    this.#options.sink.onSignOfLife()
+  /** What has no task's name on it: the one task's, or the worker's own. */
+  #say(body: TaskEventBody): void {
+    const { mode, runs } = this.#options
+    const [first, second] = runs.values()
+    const isComingUp = mode === 'SESSION' && !this.#ready
+    if (mode === 'ONE_OFF') {
+      if (body.type === 'log' && body.stream === 'STDERR') first?.stderr(body.line)
+      else {
+        first?.signOfLife()
+        first?.write(body)
+      }
+    } else if (isComingUp || isReadyEvent(body) || first === undefined || second !== undefined) {
+      this.#writeWorker(body)
+      // Those who wait for it see what it is at.
+      if (isComingUp) for (const run of runs.values()) run.write(body)
+    } else if (body.type === 'log' && body.stream === 'STDERR') first.stderr(body.line)
+    else first.write(body)
+  }
+
+  #fault(body: TaskEventBody): void {
+    const { mode, runs } = this.#options
+    const [first] = runs.values()
+    if (mode === 'ONE_OFF') {
+      first?.signOfLife()
+      first?.write(body)
+    } else this.#writeWorker(body)
+  }
+
+  #writeWorker(body: TaskEventBody): void {
+    if (body.type === 'log' && body.stream === 'STDERR') {
+      this.#lastWords.push(body.line.slice(0, LAST_WORDS_LINE_LENGTH))
+      if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
+    }
+    if (this.#workerLogCharacters > MAX_WORKER_LOG_CHARACTERS) return
+    this.#workerLogCharacters += JSON.stringify(body).length
+    const cut = `[cut: more than ${MAX_WORKER_LOG_CHARACTERS} characters outside of tasks; the rest is not kept]`
+    this.#options.sink.write(
+      this.#workerLogCharacters > MAX_WORKER_LOG_CHARACTERS
+        ? { type: 'log', stream: 'STDOUT', level: 'warning', line: cut }
+        : body,
+    )
   }
 
   #inOrder(action: () => void): void {
     if (this.#deferred.length > 0) this.#deferred.push(action)
     else action()
-  }
-
-  #writeInOrder(body: TaskEventBody): void {
-    this.#inOrder(() => {
-      this.#write(body)
-    })
-  }
-
-  #take(event: Exclude<WorkerEvent, ArtifactEvent>): void {
-    if (this.#isAfterFinish(event)) return
-    switch (event.type) {
-      case 'text_delta':
-      case 'text':
-        if (!this.#text) {
-          this.#text = true
-          this.#options.sink.onFirstText()
-        }
-        this.#write(event)
-        return
-      case 'finish': {
-        const { status } = event
-        const error = event.error && {
-          code: event.error.code ?? 'WORKER_FAILED',
-          message: event.error.message,
-        }
-        this.#finish = { status, error }
-        this.#options.sink.onFinish(this.#finish)
-        this.#write({ type: 'finish', status, error })
-        return
-      }
-      case 'log':
-        this.#write({ type: 'log', stream: 'STDOUT', level: event.level, line: event.message })
-        return
-      default:
-        this.#write(event)
-    }
-  }
-
-  #isAfterFinish(event: WorkerEvent): boolean {
-    if (this.#finish === null) return false
-    const detail = 'The worker said this after its finish event.'
-    this.#write({ type: 'fault', kind: 'AFTER_FINISH', line: startOf(event), detail })
-    return true
   }
 
   /** Artifacts' files are taken one after the other, and what was said behind them waits. */
@@ -264,25 +292,31 @@ export class Interpreter {
     this.#deferred = []
   }
 
-  async #takeArtifact(event: ArtifactEvent): Promise<void> {
-    if (this.#isAfterFinish(event)) return
-    const { newArtifactId, takeArtifact, sink } = this.#options
+  async #takeArtifact(event: ArtifactEvent, runId: string | null): Promise<void> {
+    const run = this.#runOf(event, runId)
+    if (run === null) return
+    if (run === 'nobody') {
+      const detail = 'An artifact belongs to a task, and the worker has none.'
+      this.#writeWorker({ type: 'fault', kind: 'INVALID_ARTIFACT', line: startOf(event), detail })
+      return
+    }
+    run.signOfLife()
+    if (run.refuseAfterFinish(event)) return
+    const { newArtifactId, takeArtifact, runs } = this.#options
     const id = newArtifactId()
     const { source, name, mediaType } = event
-    const taken = await takeArtifact(id, source)
+    const owner = runId ?? [...runs.keys()][0] ?? ''
+    const taken = await takeArtifact(owner, id, source)
     if (taken.status === 'refused') {
-      this.#write({ type: 'fault', kind: 'INVALID_ARTIFACT', line: startOf(event), detail: taken.message })
+      run.write({ type: 'fault', kind: 'INVALID_ARTIFACT', line: startOf(event), detail: taken.message })
       return
     }
     const path = source.kind === 'path' ? source.path : null
     const label = labelArtifact({ name, mediaType, path })
-    const artifact: Artifact = { id, ...label, bytes: taken.bytes, sha256: taken.sha256 }
-    sink.onArtifact(artifact)
-    this.#write({ type: 'artifact', artifact })
+    run.takeArtifact({ id, ...label, bytes: taken.bytes, sha256: taken.sha256 })
   }
 }
 
-/** An event that is not kept, as a fault quotes it. */
-function startOf(event: WorkerEvent): string {
-  return JSON.stringify(event).slice(0, 1_000)
+function isReadyEvent(body: TaskEventBody): boolean {
+  return body.type === 'worker' && body.status === 'ready'
 }

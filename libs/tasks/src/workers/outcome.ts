@@ -1,6 +1,7 @@
-import type { TaskError } from './event.ts'
-import type { StartFailure, WorkerExit } from './runner.ts'
-import type { FinalStatus, StopReason, TaskFinish } from './task.ts'
+import type { TaskError } from '../event.ts'
+import type { StartFailure, WorkerExit } from '../runner.ts'
+import type { FailureClass, WorkerTimeouts } from '../spec.ts'
+import type { FinalStatus, StopReason, TaskFinish } from '../task.ts'
 
 /** All that decides how an attempt ended. */
 export interface AttemptEnd {
@@ -8,6 +9,14 @@ export interface AttemptEnd {
     | { readonly kind: 'exited'; readonly exit: WorkerExit }
     | { readonly kind: 'start-failed'; readonly failure: StartFailure }
     | { readonly kind: 'lost'; readonly detail: string }
+    /** A session worker said `finish` and goes on. */
+    | { readonly kind: 'finished' }
+    /** A session worker ended under the task; `exit` is `null` where it was lost. */
+    | { readonly kind: 'worker-ended'; readonly exit: WorkerExit | null; readonly detail: string }
+    /** A session worker that was being ended gave the task up. */
+    | { readonly kind: 'given-up'; readonly detail: string }
+    /** A session worker did not take the task. */
+    | { readonly kind: 'unacknowledged'; readonly detail: string }
   /** The first `finish` that the worker printed. */
   readonly finish: TaskFinish | null
   /** Why the service stopped the worker; recorded only where no `finish` was stored before. */
@@ -15,8 +24,8 @@ export interface AttemptEnd {
   /** The client's own words for its cancel. */
   readonly cancelReason: string | null
   readonly cancelRequested: boolean
-  /** The run timeout, for the message. */
-  readonly timeoutMs: number
+  /** For the messages. */
+  readonly timeouts: WorkerTimeouts
   /** The worker did not exit after its `finish` and was stopped. */
   readonly hungAfterFinish: boolean
   /** Some of the output could not be read. */
@@ -31,46 +40,67 @@ export interface Outcome {
   /** A sentence for people; `null` where there is nothing to say. */
   readonly reason: string | null
   readonly error: TaskError | null
+  /** What kind of failure it was; `null` where it was none, or one that another attempt cannot mend. */
+  readonly failureClass: FailureClass | null
   readonly exitCode: number | null
 }
 
 /** The protocol's table "how an attempt ends", from the first row that applies. */
 export function outcomeOf(attempt: AttemptEnd): Outcome {
   const { end, finish, stopReason } = attempt
-  const exit = end.kind === 'exited' ? end.exit : null
+  const exit = end.kind === 'exited' || end.kind === 'worker-ended' ? end.exit : null
   const exitCode = exit?.exitCode ?? null
-  const failed = (code: string, message: string): Outcome => ({
+  const failed = (code: string, message: string, failureClass: FailureClass | null): Outcome => ({
     status: 'FAILED',
     reason: message,
     error: { code, message },
+    failureClass,
     exitCode,
   })
 
   if (stopReason !== null) return stopped(stopReason, attempt, exitCode)
-  if (end.kind === 'start-failed') {
-    const { code, message, hint } = end.failure
-    return failed(code === 'ENGINE_REFUSED' ? 'START_FAILED' : code, `${message} ${hint}`.trim())
+  switch (end.kind) {
+    case 'start-failed': {
+      const { code, message, hint } = end.failure
+      const isEngine = code === 'ENGINE_REFUSED' || code === 'PULL_FAILED' || code === 'GPU_UNAVAILABLE'
+      return failed(
+        code === 'ENGINE_REFUSED' ? 'START_FAILED' : code,
+        `${message} ${hint}`.trim(),
+        isEngine ? 'engine' : null,
+      )
+    }
+    case 'unacknowledged':
+      return failed('UNACKNOWLEDGED', end.detail, 'unacknowledged')
+    case 'given-up':
+      return failed('WORKER_DIED', end.detail, 'session_died')
+    case 'worker-ended':
+      return end.exit === null
+        ? failed('LOST', end.detail, 'engine')
+        : end.exit.oomKilled
+          ? failed('OUT_OF_MEMORY', withLastWords(`${end.detail} ${MEMORY_HINT}`, attempt), 'out_of_memory')
+          : failed('WORKER_DIED', withLastWords(end.detail, attempt), 'session_died')
+    default:
   }
   if (finish === null) {
     if (end.kind === 'lost')
-      return failed('LOST', `The worker is gone and its end was not seen: ${end.detail}`)
+      return failed('LOST', `The worker is gone and its end was not seen: ${end.detail}`, 'engine')
     if (exit?.oomKilled === true && exitCode !== 0) {
-      return failed(
-        'OUT_OF_MEMORY',
-        withLastWords(
-          'The worker was killed because it used more memory than it may; resources.memory of its preset sets the limit.',
-          attempt,
-        ),
-      )
+      const message = `The worker was killed because it used more memory than it may. ${MEMORY_HINT}`
+      return failed('OUT_OF_MEMORY', withLastWords(message, attempt), 'out_of_memory')
     }
     if (exitCode === 0) {
       return failed(
         'NO_FINISH',
         withLastWords('The worker exited with code 0 but never printed a valid finish event.', attempt),
+        'worker_failed',
       )
     }
     const how = exitCode === null ? 'ended, its exit code is not known' : `exited with ${exitText(exitCode)}`
-    return failed('WORKER_FAILED', withLastWords(`The worker ${how}, without a finish event.`, attempt))
+    return failed(
+      'WORKER_FAILED',
+      withLastWords(`The worker ${how}, without a finish event.`, attempt),
+      'worker_failed',
+    )
   }
   switch (finish.status) {
     case 'completed':
@@ -78,34 +108,125 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
         return failed(
           'OUTPUT_LOST',
           'The worker completed, but some of its output was lost on the way; the gap events say where.',
+          'engine',
         )
       }
-      return { status: 'COMPLETED', reason: warningOf(attempt, exit), error: null, exitCode }
+      return {
+        status: 'COMPLETED',
+        reason: end.kind === 'finished' ? null : warningOf(attempt, exit),
+        error: null,
+        failureClass: null,
+        exitCode,
+      }
     case 'failed':
       return failed(
         'WORKER_FAILED',
         finishMessage(finish, 'The worker said that the task failed, without saying why.'),
+        classOfFinish(finish, end.kind === 'finished'),
       )
     case 'cancelled':
       return attempt.cancelRequested
-        ? { status: 'CANCELLED', reason: cancelText(attempt), error: null, exitCode }
+        ? {
+            status: 'CANCELLED',
+            reason: cancelText(attempt),
+            error: null,
+            failureClass: null,
+            exitCode,
+          }
         : failed(
             'WORKER_FAILED',
             finishMessage(
               finish,
               'The worker said that the task was cancelled, but nobody had asked for it.',
             ),
+            null,
           )
   }
 }
 
+const MEMORY_HINT = 'resources.memory of its preset sets the limit.'
+
+// What frameworks write where a kernel has failed: the CUDA context of the process is of no use any more (CUDA's "sticky" errors), or the
+// container has lost its devices.
+const BROKEN_CONTEXT =
+  /illegal (?:memory access|instruction|address)|device-side assert|misaligned address|unspecified launch failure|CUDNN_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED)|Failed to initialize NVML|uncorrectable ECC|GPU has fallen off the bus|device is lost/i
+const BROKEN_CONTEXT_CODES: readonly string[] = ['CUDA_ERROR', 'GPU_ERROR', 'GPU_CONTEXT_BROKEN']
+const OUT_OF_MEMORY = /out of memory/i
+const OUT_OF_MEMORY_CODES: readonly string[] = ['OUT_OF_MEMORY', 'CUDA_OUT_OF_MEMORY']
+const BAD_INPUT_CODES: readonly string[] = ['BAD_INPUT', 'INVALID_INPUT', 'CONTEXT_OVERFLOW']
+
+/**
+ * Whether a session worker that ended a task so cannot be trusted with the next one: its GPU context is broken, or it ran out of memory and
+ * holds who knows what.
+ */
+export function isPoisoned(finish: TaskFinish): boolean {
+  if (finish.status !== 'failed' || finish.error === null) return false
+  const { code, message } = finish.error
+  return OUT_OF_MEMORY_CODES.includes(code) || OUT_OF_MEMORY.test(message) || isContextBroken(finish)
+}
+
+function isContextBroken({ error }: TaskFinish): boolean {
+  if (error === null) return false
+  return BROKEN_CONTEXT_CODES.includes(error.code) || BROKEN_CONTEXT.test(error.message)
+}
+
+function classOfFinish(finish: TaskFinish, isSession: boolean): FailureClass | null {
+  const { code, message } = finish.error ?? { code: '', message: '' }
+  if (BAD_INPUT_CODES.includes(code)) return null
+  if (OUT_OF_MEMORY_CODES.includes(code) || OUT_OF_MEMORY.test(message)) return 'out_of_memory'
+  // Another task of the same worker may have broken it.
+  if (isSession && isContextBroken(finish)) return 'session_died'
+  return 'worker_failed'
+}
+
 function stopped(reason: StopReason, attempt: AttemptEnd, exitCode: number | null): Outcome {
+  const { timeouts } = attempt
+  const timedOut = (code: string, message: string): Outcome => ({
+    status: 'TIMED_OUT',
+    reason: message,
+    error: { code, message },
+    failureClass: null,
+    exitCode,
+  })
   switch (reason) {
     case 'cancel':
-      return { status: 'CANCELLED', reason: cancelText(attempt), error: null, exitCode }
-    case 'timeout': {
-      const message = `The task was stopped because it ran longer than its timeout of ${attempt.timeoutMs} ms.`
-      return { status: 'TIMED_OUT', reason: message, error: { code: 'RUN_TIMEOUT', message }, exitCode }
+      return {
+        status: 'CANCELLED',
+        reason: cancelText(attempt),
+        error: null,
+        failureClass: null,
+        exitCode,
+      }
+    case 'timeout':
+      return timedOut(
+        'RUN_TIMEOUT',
+        `The task was stopped because it ran longer than its timeout of ${timeouts.runMs} ms.`,
+      )
+    case 'start-timeout':
+      return timedOut(
+        'START_TIMEOUT',
+        withLastWords(
+          `The worker was stopped because it took longer to come up than the ${timeouts.startMs} ms of timeouts.start.`,
+          attempt,
+        ),
+      )
+    case 'silence':
+      return timedOut(
+        'SILENCE_TIMEOUT',
+        withLastWords(
+          `The task was stopped because it said nothing for the ${timeouts.silenceMs} ms of timeouts.silence.`,
+          attempt,
+        ),
+      )
+    case 'gpu-lost': {
+      const message = 'A GPU of its worker was lost while it worked on the task.'
+      return {
+        status: 'FAILED',
+        reason: message,
+        error: { code: 'GPU_LOST', message },
+        failureClass: 'gpu_lost',
+        exitCode,
+      }
     }
   }
 }
@@ -145,7 +266,7 @@ const SIGNAL_NAMES: Readonly<Record<number, string>> = {
   15: 'SIGTERM',
 }
 
-function exitText(code: number): string {
+export function exitText(code: number): string {
   const signal = code > 128 ? SIGNAL_NAMES[code - 128] : undefined
   return signal === undefined ? `code ${code}` : `code ${code} (${signal})`
 }

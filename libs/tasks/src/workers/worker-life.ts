@@ -1,11 +1,9 @@
-import type { ArtifactFiles, Taken } from './artifact-files.ts'
-import { delay, type Clock } from './clock.ts'
-import { EventWriter } from './event-writer.ts'
-import type { Feeds } from './feed.ts'
-import { runIdOf, type ArtifactId } from './ids.ts'
-import { Interpreter } from './interpreter.ts'
-import type { Logger } from './logger.ts'
-import { outcomeOf, type AttemptEnd } from './outcome.ts'
+import type { ArtifactFiles, Taken } from '../artifact-files.ts'
+import { delay, type Clock } from '../clock.ts'
+import type { Feeds } from '../feed.ts'
+import type { ArtifactId, TaskId } from '../ids.ts'
+import { insist } from '../insist.ts'
+import type { Logger } from '../logger.ts'
 import {
   RunnerError,
   type AssignedGpu,
@@ -15,13 +13,19 @@ import {
   type StartResult,
   type WorkerOrder,
   type WorkerRunner,
-} from './runner.ts'
-import type { TaskStore } from './store.ts'
-import type { StopReason, Task } from './task.ts'
-import type { Worker } from './worker.ts'
+} from '../runner.ts'
+import type { TaskStore, WorkerPatch } from '../store.ts'
+import type { StopReason, Task, TaskRelease } from '../task.ts'
+import type { Worker } from '../worker.ts'
+import { CommandChannel } from './command-channel.ts'
+import { EventWriter, type Ending } from './event-writer.ts'
+import { Interpreter } from './interpreter.ts'
+import { exitText, isPoisoned, type AttemptEnd, type Outcome } from './outcome.ts'
+import { Run, type RunEvents } from './run.ts'
+import type { ArtifactEvent, Transcript } from './transcript.ts'
 
-/** What an attempt needs of its surroundings. */
-export interface AttemptContext {
+/** What a worker's life needs of its surroundings. */
+export interface WorkerContext {
   readonly store: TaskStore
   readonly runner: WorkerRunner
   readonly artifactFiles: ArtifactFiles
@@ -32,9 +36,15 @@ export interface AttemptContext {
   /** Aborted when the service lets go of its workers; they go on without it. */
   readonly detach: AbortSignal
   /** The task's row has changed in a way that a watcher of tasks wants to see. */
-  readonly taskChanged: (task: Task['id']) => void
-  /** The worker has changed. */
-  readonly workerChanged: (worker: Worker) => void
+  readonly taskChanged: (task: TaskId) => void
+  /** Something of the worker has changed, or of what it can take. */
+  readonly workerChanged: (life: WorkerLife) => void
+  /** A task is RUNNING since `at`. */
+  readonly attemptAlive: (life: WorkerLife, run: Run, at: number) => void
+  /** An attempt's end is stored: the task's own, or, with `requeued`, only the attempt's. */
+  readonly attemptEnded: (life: WorkerLife, run: Run, end: { readonly requeued: boolean }) => void
+  /** The worker told of the memory that it uses on a GPU. */
+  readonly memoryTold: (life: WorkerLife, memoryMb: number) => void
   /** The runner's neighbour is away (`false`) or has answered again (`true`). */
   readonly reachable: (reachable: boolean, detail: string) => void
 }
@@ -42,132 +52,242 @@ export interface AttemptContext {
 const FIRST_RETRY_MS = 150
 const LAST_RETRY_MS = 5_000
 const RECALL_EVENTS = 1_000
-/** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
-const CATCH_UP_MS = 2_000
+/** How long a session worker that was asked to shut down may take before it is told so by a signal. */
+const SHUTDOWN_MS = 2_000
+/** Between SIGTERM and SIGKILL of a session worker that has let its grace period pass already. */
+const LAST_GRACE_MS = 500
+/** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
+const MAX_PAST = 1_000
+const MAX_AFFINITIES = 1_000
+/** A session worker that has written so much ends once it is idle: after a restart of the service its log is read again. */
+const MAX_LOG_BYTES = 64 * 1024 * 1024
 
 /** The worker's output ended, or could not begin; `detached`: the service let go of the worker, which goes on. */
-type End = AttemptEnd['end'] | { readonly kind: 'detached' }
+type End =
+  Extract<AttemptEnd['end'], { kind: 'exited' | 'start-failed' | 'lost' }> | { readonly kind: 'detached' }
 
 const DETACHED = { kind: 'detached' } as const
 
 /**
- * One execution of a task by a one-off worker, from the start of the worker (or its adoption after a restart of the service) to the
- * stored final state and the removed worker.
+ * One worker from its start (or its adoption after a restart of the service) to its end: it is started, given tasks, read, stopped and
+ * removed here, and the end of each of its attempts is stored.
+ *
+ * A one-off worker gets its task as it starts, and the task ends with it. A session worker is given tasks as they come; each ends with its
+ * `finish`, and those that it leaves behind end with it.
  */
-export class Attempt {
-  readonly #context: AttemptContext
-  readonly #task: Task
+export class WorkerLife {
+  readonly #context: WorkerContext
   readonly #gpus: readonly AssignedGpu[]
   readonly #isFresh: boolean
   #worker: Worker
   readonly #writer: EventWriter
   readonly #interpreter: Interpreter
-
-  #stopReason: StopReason | null
-  readonly #stopAsked = new AbortController()
+  readonly #channel: CommandChannel
+  readonly #runs = new Map<string, Run>()
+  readonly #transcripts = new Map<string, Transcript>()
+  readonly #past = new Set<string>()
+  readonly #affinities = new Map<string, number>()
+  readonly #timers = new Set<Disposable>()
+  /** Attempts that were stopped, not ended by themselves. */
+  readonly #stopped: { readonly taskId: TaskId; readonly attempt: number }[] = []
+  readonly #ended = new AbortController()
+  /** Nobody wants the worker any more before it has been seen to start. */
+  readonly #unwanted = new AbortController()
   /** The engine went away while it was asked to start the worker. */
   #mayHaveStarted = false
   /** The worker is there, so that it can be stopped. */
   #begun = false
+  #stopping = false
+  #signalled = false
+  #forced = false
+  #startedAt: number | null = null
   #hungAfterFinish = false
-  readonly #timers: Disposable[] = []
-  readonly #ended = new AbortController()
+  #becameReady = false
+  /** Its readiness is stored, so that tasks may be handed over. */
+  #open: boolean
+  #retiring: string | null
+  #idleSince: number | null
+  #loadProgress: number | null = null
+  #bytesRead = 0
+  #poisoned = false
 
-  /** @param isFresh The claim has just been made: nothing of the worker can be there yet. */
+  /**
+   * @param tasks Those that it works on: one of a one-off worker, any number of a session worker.
+   * @param isFresh Its row has just been written: nothing of the worker can be there yet.
+   */
   constructor(
-    context: AttemptContext,
-    task: Task,
+    context: WorkerContext,
     worker: Worker,
+    tasks: readonly Task[],
     gpus: readonly AssignedGpu[],
     isFresh: boolean,
   ) {
     this.#context = context
     this.#isFresh = isFresh
-    this.#task = task
     this.#gpus = gpus
     this.#worker = worker
-    this.#stopReason = task.stopReason
-    const { id: taskId, attempt, lastSeq } = task
-    const { id: workerId, cursor } = worker
-    const writer = new EventWriter(context, { taskId, attempt, lastSeq, workerId, cursor })
-    this.#writer = writer
+    this.#open = worker.readyAt !== null
+    this.#retiring = worker.endReason
+    this.#idleSince = this.#open && tasks.length === 0 ? context.clock.now() : null
+    this.#channel = new CommandChannel(context.runner, worker.name)
+    this.#writer = new EventWriter(context, worker.id, worker.cursor)
+    for (const task of tasks) this.#addRun(task)
     this.#interpreter = new Interpreter({
-      runId: this.#runId,
+      mode: worker.mode,
+      runs: this.#transcripts,
       newArtifactId: context.newArtifactId,
-      takeArtifact: (id, source) => this.#takeArtifact(id, source),
-      eventSeq: worker.eventSeq ?? (cursor.stdout === '' ? 0 : null),
-      seen: { signOfLife: task.runningAt !== null, text: task.firstTextAt !== null, finish: task.finish },
+      takeArtifact: (runId, id, source) => this.#takeArtifact(runId, id, source),
+      // An earlier process knew which runs the worker has had; nothing is made of it here.
+      isPast: (runId) => this.#past.has(runId) || !isFresh,
+      isReady: this.#open,
+      eventSeq: worker.eventSeq ?? (worker.cursor.stdout === '' ? 0 : null),
       sink: {
         write: (body) => {
-          writer.write(body)
+          this.#writer.writeWorker(body)
         },
-        onSignOfLife: () => {
-          writer.change({ status: 'RUNNING', runningAt: writer.at })
-          writer.write({ type: 'status', taskStatus: 'RUNNING', reason: null })
-          this.#changeWorker({ status: 'WORKING', readyAt: writer.at })
+        onReady: () => {
+          this.#becameReady = true
         },
-        onFirstText: () => {
-          writer.change({ firstTextAt: writer.at })
+        onLoading: (progress) => {
+          this.#loadProgress = progress
+          this.#changed()
         },
-        onFinish: (finish) => {
-          writer.change({ finish })
-          this.#armFinishGrace()
+        onMemory: (memoryMb) => {
+          context.memoryTold(this, memoryMb)
         },
-        onArtifact: (artifact) => {
-          writer.announce(artifact)
+        onForeign: (runId) => {
+          this.#onForeign(runId)
+        },
+        onFinished: (transcript) => {
+          this.#onFinished(transcript)
         },
       },
     })
   }
 
-  /** How long its worker may take to end when it is asked to, in milliseconds. */
-  get stopGraceMs(): number {
-    return this.#task.spec.timeouts.stopGraceMs
+  /** As it is now. */
+  get worker(): Worker {
+    return { ...this.#worker, status: this.#status, taskIds: this.runs.map(({ task }) => task.id) }
+  }
+
+  /** The attempts that it works on. */
+  get runs(): readonly Run[] {
+    return [...this.#runs.values()]
+  }
+
+  /** Why it takes no more tasks; `null`: it takes them, if it is of sessions. */
+  get retiring(): string | null {
+    return this.#retiring
+  }
+
+  /** Its end is under way or over. */
+  get isEnding(): boolean {
+    return this.#stopping || this.#ended.signal.aborted
+  }
+
+  get idleSince(): number | null {
+    return this.#idleSince
+  }
+
+  get loadProgress(): number | null {
+    return this.#loadProgress
+  }
+
+  /** The attempts that were stopped and took the worker with them. */
+  get stoppedWithIt(): readonly { readonly taskId: TaskId; readonly attempt: number }[] {
+    return this.#stopped
+  }
+
+  /** When it was given the last task of each affinity key. */
+  get affinities(): ReadonlyMap<string, number> {
+    return this.#affinities
+  }
+
+  get #status(): Worker['status'] {
+    if (this.#worker.status === 'EXITED') return 'EXITED'
+    if (this.isEnding) return 'STOPPING'
+    if (this.#worker.readyAt === null) return 'STARTING'
+    return this.#runs.size > 0 ? 'WORKING' : 'READY'
+  }
+
+  get #isSession(): boolean {
+    return this.#worker.mode === 'SESSION'
   }
 
   /**
-   * Starts the worker and follows it to the stored final state.
-   * @returns `settled` with the worker still to be removed, or `detached`.
-   * @throws StaleWriteError where somebody else holds the task; the worker is left alone.
+   * Starts the worker and follows it until it has ended and the ends of all its attempts are stored.
+   * @returns `ended` with the worker still to be removed, or `detached`.
+   * @throws StaleWriteError where somebody else holds one of its tasks; the worker is left alone.
    */
-  async run(): Promise<'settled' | 'detached'> {
+  async run(): Promise<'ended' | 'detached'> {
     const end = await this.#follow()
     this.#ended.abort()
     for (const timer of this.#timers) timer[Symbol.dispose]()
+    this.#channel.detach()
+    if (end.kind !== 'detached' && !this.#context.detach.aborted) await this.#settleAll(end)
+    for (const run of this.#runs.values()) run.over()
     await this.#writer.idle()
     // What could not be stored any more is read again by the next start: the cursor has not moved over it.
-    if (this.#context.detach.aborted) return 'detached'
+    if (this.#context.detach.aborted || end.kind === 'detached') return 'detached'
     this.#writer.broken.throwIfAborted()
-    if (end.kind === 'detached') return 'detached'
-    return this.#settle(end)
+    return 'ended'
   }
 
   /** Removes the ended worker and says so in its row; tries again while the runner's neighbour is away. */
-  async cleanUp(): Promise<void> {
+  async cleanUp(more: Pick<WorkerPatch, 'peakMemoryMb'>): Promise<void> {
     const { runner, store, clock, detach } = this.#context
     const { id, name, readyAt, exit } = this.#worker
     const removed = await this.#insist('remove the worker', detach, () => runner.remove(name))
     if (removed === null) return
-    await this.#insist("record the worker's exit", detach, () =>
-      store.updateWorker(id, {
-        status: 'EXITED',
-        exitedAt: clock.now(),
-        exit,
-        ...(readyAt !== null && { readyAt }),
-      }),
-    )
+    const exitedAt = clock.now()
+    const patch: WorkerPatch = {
+      status: 'EXITED',
+      exitedAt,
+      exit,
+      ...(readyAt !== null && { readyAt }),
+      ...(this.#retiring !== null && { endReason: this.#retiring }),
+      ...more,
+    }
+    await this.#insist("record the worker's exit", detach, () => store.updateWorker(id, patch))
+    this.#changeWorker({ status: 'EXITED', exitedAt })
   }
 
-  /** Takes over a stop reason that has been recorded in the task's row, and stops the worker for it. */
-  stopFor(reason: StopReason): void {
-    if (this.#stopReason !== null) return
-    this.#stopReason = reason
-    this.#stopAsked.abort()
-    this.#stopWorker()
+  /** Gives a session worker one more task; it is handed over as soon as the worker is ready. */
+  take(task: Task): void {
+    const run = this.#addRun(task)
+    this.#idleSince = null
+    if (this.#ended.signal.aborted || this.#stopping) {
+      this.#endRun(run, {
+        kind: 'unacknowledged',
+        detail: 'The session worker ended before it got the task.',
+      })
+      return
+    }
+    if (this.#open) void this.#handOver(run)
+    else if (this.#startedAt !== null) run.armStartTimeout(this.#startedAt)
+    this.#changed()
   }
 
-  get #runId(): string {
-    return runIdOf(this.#task.id, this.#task.attempt)
+  /** Takes over a stop reason that has been recorded in the task's row, and has the worker stop working on it. */
+  stopTask(id: TaskId, reason: StopReason, cancelReason: string | null): void {
+    const run = this.runs.find(({ task }) => task.id === id)
+    if (run === undefined || run.stopReason !== null) return
+    run.stopFor(reason, cancelReason)
+    this.#stopRun(run)
+  }
+
+  /** Ends a session worker: when it is idle, or, with `force`, at once with what it works on. The first reason stays. */
+  end(reason: string, force = false): void {
+    if (this.#retiring === null) {
+      this.#retiring = reason
+      const { store } = this.#context
+      void this.#insist('record why the worker ends', this.#ended.signal, () =>
+        store.updateWorker(this.#worker.id, { endReason: reason }),
+      )
+    }
+    this.#forced ||= force
+    if (force || this.#runs.size === 0) this.#shutDown(force && this.#runs.size > 0)
+    this.#changed()
   }
 
   // ------------------------------------------------------------------------------------------------------------------ start
@@ -177,14 +297,11 @@ export class Attempt {
       const end = await this.#begin()
       if (end !== null) return end
       this.#begun = true
-      if (this.#stopReason !== null) this.#stopWorker()
+      this.#catchUp()
       return await this.#read()
     } catch (error) {
       const { logger, runner } = this.#context
-      logger.error(
-        { err: error, taskId: this.#task.id, workerId: this.#worker.id },
-        'Following the worker failed.',
-      )
+      logger.error({ err: error, workerId: this.#worker.id }, 'Following the worker failed.')
       await this.#insist('stop the worker', this.#context.detach, () =>
         runner.stop(this.#worker.name, { graceMs: 0 }),
       )
@@ -192,59 +309,89 @@ export class Attempt {
     }
   }
 
+  /** What was asked of the worker before it was there. */
+  #catchUp(): void {
+    if (this.#retiring !== null && (this.#forced || this.#runs.size === 0)) this.#shutDown(this.#forced)
+    for (const run of this.runs) {
+      if (run.stopReason !== null) this.#stopRun(run)
+      else if (this.#isSession && run.handedAt !== null) run.armRunTimeout(run.handedAt)
+      else if (this.#isSession && this.#open) {
+        // An earlier process may have handed it over, or not: the worker says so, or it goes to another one.
+        run.handedAt = this.#context.clock.now()
+        run.armRunTimeout(run.task.startedAt ?? run.handedAt)
+        run.armAcknowledgement()
+      }
+    }
+  }
+
   /** `null`: the worker has been started (or found), its output can be read. */
   async #begin(): Promise<End | null> {
     const { runner, store, detach } = this.#context
-    // A cancel may have been recorded before this attempt could be told of it.
-    const row = await this.#insist('read the task', detach, () => store.task(this.#task.id))
-    this.#stopReason ??= row?.value?.stopReason ?? null
+    // A cancel may have been recorded before this life could be told of it.
+    for (const run of this.runs) {
+      const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
+      if (row?.value?.stopReason != null) run.stopFor(row.value.stopReason, row.value.cancelReason)
+    }
     if (this.#isFresh) return this.#start()
-    const isRecalled = await this.#recall()
+    for (const run of this.runs) if (!(await this.#recall(run))) return DETACHED
     const found = await this.#insist('look at the worker', detach, () => runner.inspect(this.#worker.name))
-    if (!isRecalled || found === null) return DETACHED
+    if (found === null) return DETACHED
     const state = found.value
     switch (state.phase) {
       case 'running':
-        this.#armTimeout(state.startedAt)
+        this.#armDeadlines(state.startedAt)
         return null
       case 'exited':
         return null
       case 'unknown':
         // Never start a worker a second time: one that was there once is read as far as it can be, and is lost.
-        return this.#worker.containerId === null && this.#task.runningAt === null ? this.#start() : null
+        return this.#mayBeStarted ? this.#start() : null
       case 'created':
         return this.#start()
     }
   }
 
+  get #mayBeStarted(): boolean {
+    const { containerId, readyAt } = this.#worker
+    return (
+      containerId === null && readyAt === null && this.runs.every(({ transcript }) => !transcript.isAlive)
+    )
+  }
+
   async #start(): Promise<End | null> {
     const { clock, store, detach, reachable } = this.#context
-    const { attempt, spec, input } = this.#task
+    const [first] = this.#isSession ? [] : this.runs
     const order: WorkerOrder = {
       name: this.#worker.name,
       workerId: this.#worker.id,
-      spec,
+      spec: this.#worker.spec,
       gpus: this.#gpus,
-      run: { runId: this.#runId, attempt, input },
+      run: first?.order ?? null,
     }
-    const unwanted = AbortSignal.any([detach, this.#stopAsked.signal])
+    const signal = AbortSignal.any([detach, this.#unwanted.signal])
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       if (detach.aborted) return DETACHED
-      if (this.#stopReason !== null) return this.#giveUpStart()
-      const result = await this.#tryStart(order, unwanted)
+      if (this.#isUnwanted) return this.#giveUpStart()
+      const result = await this.#tryStart(order, signal)
       if (result.status === 'started') {
         reachable(true, '')
-        const { containerId, imageDigest } = result
+        const { containerId, imageDigest, startedAt } = result
         this.#changeWorker({ containerId })
-        this.#armTimeout(result.startedAt)
+        this.#armDeadlines(startedAt)
         const record = (): Promise<void> => store.updateWorker(this.#worker.id, { containerId, imageDigest })
         return (await this.#insist("record the worker's start", detach, record)) === null ? DETACHED : null
       }
       if (result.code === 'START_ABANDONED') continue
       if (result.code !== 'ENGINE_UNAVAILABLE') return { kind: 'start-failed', failure: result }
       reachable(false, `${result.message} ${result.hint}`.trim())
-      await delay(clock, waitMs, unwanted)
+      await delay(clock, waitMs, signal)
     }
+  }
+
+  /** Nobody waits for the worker: its task is to be stopped, or it is to end before it has any. */
+  get #isUnwanted(): boolean {
+    if (!this.#isSession) return this.runs.some((run) => run.stopReason !== null)
+    return this.#stopping
   }
 
   /** An engine that went away in the middle may have started the worker; trying again under the same name finds it. */
@@ -264,7 +411,7 @@ export class Attempt {
 
   /** Nothing that a runner foresees: its own files cannot be written, the disk is full. What there may be of the worker is removed. */
   #startBroke(error: unknown): StartFailure {
-    this.#context.logger.error({ err: error, taskId: this.#task.id }, 'A worker could not be started.')
+    this.#context.logger.error({ err: error, workerId: this.#worker.id }, 'A worker could not be started.')
     const message = `The worker could not be started: ${error instanceof Error ? error.message : String(error)}.`
     return {
       status: 'failed',
@@ -275,36 +422,37 @@ export class Attempt {
   }
 
   #tellOfPull({ message, progress }: PullProgress): void {
-    this.#writer.beginStretch(this.#context.clock.now())
-    this.#writer.write({ type: 'worker', status: 'pulling', message, progress })
-    this.#writer.endStretch(this.#writer.cursor, message.length, this.#interpreter.eventSeq)
+    const body = { type: 'worker', status: 'pulling', message, progress } as const
+    this.#writer.aside(this.#context.clock.now(), () => {
+      if (this.#isSession) this.#writer.writeWorker(body)
+      for (const run of this.runs) run.transcript.write(body)
+    })
   }
 
-  /** The task is to be stopped before its worker was seen to start; `null`: it has started all the same, and must be stopped itself. */
+  /** The worker is not wanted any more before it was seen to start; `null`: it has started all the same, and must be stopped itself. */
   async #giveUpStart(): Promise<End | null> {
-    const failure: StartFailure = {
-      status: 'failed',
-      code: 'START_ABANDONED',
-      message: 'It was not started.',
-      hint: '',
-    }
+    const message = this.#retiring ?? 'It was not started.'
+    const failure: StartFailure = { status: 'failed', code: 'START_ABANDONED', message, hint: '' }
     if (!this.#mayHaveStarted) return { kind: 'start-failed', failure }
     const { runner, detach } = this.#context
     const found = await this.#insist('look at the worker', detach, () => runner.inspect(this.#worker.name))
     if (found === null) return DETACHED
     const { phase } = found.value
-    return phase === 'running' || phase === 'exited' ? null : { kind: 'start-failed', failure }
+    if (phase !== 'running' && phase !== 'exited') return { kind: 'start-failed', failure }
+    // The order to stop came before there was something to stop.
+    this.#stopping = false
+    return null
   }
 
   /** After a restart of the service: what the stored events say of this attempt. `false`: the service stops again. */
-  async #recall(): Promise<boolean> {
+  async #recall(run: Run): Promise<boolean> {
     const { store, detach } = this.#context
-    const { id, attempt, lastSeq } = this.#task
+    const { id, attempt, lastSeq } = run.task
     for (let after = 0; after < lastSeq;) {
       const from = after
       const found = await this.#insist('read the events', detach, () => store.events(id, from, RECALL_EVENTS))
       if (found === null) return false
-      for (const event of found.value) if (event.attempt === attempt) this.#interpreter.recall(event.body)
+      for (const event of found.value) if (event.attempt === attempt) run.transcript.recall(event.body)
       after = found.value.at(-1)?.seq ?? lastSeq
     }
     return true
@@ -321,16 +469,18 @@ export class Attempt {
         case 'data': {
           writer.beginStretch(item.at)
           await this.#interpreter.feed(item.stream, item.bytes)
+          if (this.#becameReady) this.#onReady(item.at)
           const cursor: Record<OutputStream, string> = { ...writer.cursor }
           cursor[item.stream] = item.cursor
           writer.endStretch(cursor, item.bytes.length, this.#interpreter.eventSeq)
+          this.#countLog(item.bytes.length)
           await writer.ready()
           break
         }
         case 'gap':
-          writer.beginStretch(clock.now())
-          this.#interpreter.gap(item.detail)
-          writer.endStretch(writer.cursor, item.detail.length, this.#interpreter.eventSeq)
+          writer.aside(clock.now(), () => {
+            this.#interpreter.gap(item.detail)
+          })
           break
         case 'end':
           this.#changeWorker({ exit: item.exit })
@@ -350,124 +500,359 @@ export class Attempt {
     await this.#interpreter.end()
   }
 
-  async #takeArtifact(
-    id: ArtifactId,
-    source:
-      { readonly kind: 'path'; readonly path: string } | { readonly kind: 'data'; readonly data: string },
-  ): Promise<Taken> {
+  async #takeArtifact(runId: string, id: ArtifactId, source: ArtifactEvent['source']): Promise<Taken> {
     const { artifactFiles, runner, logger } = this.#context
-    const folder = runner.outputFolder(this.#worker.name, this.#runId)
+    const folder = runner.outputFolder(this.#worker.name, runId)
     try {
       return await artifactFiles.take(
         id,
         source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source,
       )
     } catch (error) {
-      logger.error({ err: error, taskId: this.#task.id }, 'An artifact could not be kept.')
+      logger.error({ err: error, runId }, 'An artifact could not be kept.')
       const detail = error instanceof Error ? error.message : String(error)
       return { status: 'refused', message: `The service could not keep the file: ${detail}` }
     }
   }
 
-  // ------------------------------------------------------------------------------------------------------------------ settle
+  #countLog(bytes: number): void {
+    this.#bytesRead += bytes
+    if (this.#isSession && this.#bytesRead > MAX_LOG_BYTES && this.#retiring === null)
+      this.end(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
+  }
 
-  async #settle(end: AttemptEnd['end']): Promise<'settled' | 'detached'> {
-    const { store, clock, detach } = this.#context
-    const row = await this.#insist('read the task', detach, () => store.task(this.#task.id))
-    if (row === null) return 'detached'
-    const stored = row.value
-    const outcome = outcomeOf({
-      end,
-      finish: this.#interpreter.finish,
-      stopReason: stored?.stopReason ?? this.#stopReason,
-      cancelReason: stored?.cancelReason ?? null,
-      cancelRequested: stored !== null && stored.cancelRequestedAt !== null,
-      timeoutMs: this.#task.spec.timeouts.runMs,
-      hungAfterFinish: this.#hungAfterFinish,
-      outputLost: this.#interpreter.outputLost,
-      lastWords: this.#interpreter.lastWords,
-    })
-    const { status, error, exitCode, reason } = outcome
-    const at = Math.max(this.#writer.at, clock.now())
+  // ---------------------------------------------------------------------------------------------------------------- sessions
+
+  /** The readiness goes into the store with the event that told it; only then are tasks handed over. */
+  #onReady(at: number): void {
+    this.#becameReady = false
+    this.#loadProgress = null
+    this.#writer.changeWorker({ status: 'READY', readyAt: at })
+    this.#changeWorker({ status: 'READY', readyAt: at })
+    void this.#writer
+      .idle()
+      // The stretch that says so is closed within this turn.
+      .then(() => this.#writer.idle())
+      .then(() => {
+        if (this.#ended.signal.aborted || this.#context.detach.aborted) return
+        this.#open = true
+        if (this.#runs.size === 0) this.#idleSince = this.#context.clock.now()
+        for (const run of this.runs) void this.#handOver(run)
+        if (this.#runs.size === 0 && this.#retiring !== null) this.#shutDown(false)
+        this.#changed()
+      })
+  }
+
+  async #handOver(run: Run): Promise<void> {
+    if (run.isOver || run.handedAt !== null || run.stopReason !== null) return
+    const at = this.#context.clock.now()
+    run.handedAt = at
+    run.armRunTimeout(at)
+    run.armAcknowledgement()
     try {
-      await this.#writer.settle({ status, at, error, exitCode, output: this.#interpreter.output() }, reason)
-      return 'settled'
-    } catch (failure) {
-      if (detach.aborted) return 'detached'
-      throw failure
+      await this.#channel.run(run.order)
+    } catch (error) {
+      const { logger } = this.#context
+      logger.warn({ err: error, runId: run.id }, 'A task could not be handed to its session worker.')
+      // The worker may have got it all the same, and then says so; what it refuses to read it has not.
+      if (error instanceof RunnerError && error.code !== 'ENGINE_UNAVAILABLE') this.#onUnacknowledged(run)
     }
+  }
+
+  #onUnacknowledged(run: Run): void {
+    if (run.isOver || run.transcript.isAlive) return
+    const { ackMs } = run.task.spec.timeouts
+    const detail = `The session worker did not take the task within ${ackMs} ms (timeouts.acknowledge).`
+    this.#endRun(run, { kind: 'unacknowledged', detail })
+    this.end(`It did not take task ${run.task.id}.`)
+  }
+
+  #onForeign(runId: string): void {
+    // Who answers for another task has not understood the one that it got.
+    for (const run of this.runs) {
+      if (run.handedAt === null || run.transcript.isAlive) continue
+      const detail = `The session worker answered for another task (${JSON.stringify(runId.slice(0, 200))}).`
+      this.#endRun(run, { kind: 'unacknowledged', detail })
+    }
+    this.end('It answered for a task that it was never given.')
+  }
+
+  #onFinished(transcript: Transcript): void {
+    const run = this.runs.find((candidate) => candidate.transcript === transcript)
+    if (run === undefined) return
+    if (transcript.finish !== null && isPoisoned(transcript.finish)) {
+      this.#poisoned = true
+      this.end('A task failed in a way that leaves its GPU context or its memory in doubt.')
+    }
+    const isGivenUp = this.isEnding && transcript.finish?.status === 'cancelled' && run.stopReason === null
+    const detail = `Its session worker was ended: ${this.#retiring ?? 'nobody knows why.'}`
+    this.#endRun(run, isGivenUp ? { kind: 'given-up', detail } : { kind: 'finished' })
+  }
+
+  #rememberAffinity(key: string): void {
+    this.#affinities.delete(key)
+    this.#affinities.set(key, this.#context.clock.now())
+    const [oldest] = this.#affinities.keys()
+    if (this.#affinities.size > MAX_AFFINITIES && oldest !== undefined) this.#affinities.delete(oldest)
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------- runs
+
+  #addRun(task: Task): Run {
+    if (task.affinity !== null) this.#rememberAffinity(task.affinity)
+    const { clock, attemptAlive } = this.#context
+    const events: RunEvents = {
+      onOverdue: (run, reason) => void this.#stopAfter(run, reason),
+      onUnacknowledged: (run) => {
+        this.#onUnacknowledged(run)
+      },
+      onAlive: (run, at) => {
+        attemptAlive(this, run, at)
+        if (!this.#isSession) this.#changeWorker({ status: 'WORKING', readyAt: this.#writer.at })
+      },
+      onFinish: () => {
+        if (!this.#isSession) this.#armFinishGrace(task)
+      },
+    }
+    const isAlive = task.runningAt !== null
+    const run = new Run(clock, events, task, this.#writer, isAlive ? task.runningAt : null)
+    this.#runs.set(run.id, run)
+    this.#transcripts.set(run.id, run.transcript)
+    return run
+  }
+
+  /** Writes the attempt's last event; what it comes to is stored with the next commit. */
+  #endRun(
+    run: Run,
+    end: AttemptEnd['end'],
+    stored: { readonly task: Task | null; readonly at: number } | null = null,
+  ): Outcome {
+    const { clock, attemptEnded } = this.#context
+    const outcome = run.outcome(end, {
+      stored: stored?.task ?? null,
+      hungAfterFinish: this.#hungAfterFinish,
+      workerWords: this.#interpreter.lastWords,
+    })
+    const at = Math.max(this.#writer.at, clock.now())
+    const retryAt = run.retryAt(outcome, at)
+    const { status, error, failureClass, exitCode, reason } = outcome
+    const output = run.transcript.output()
+    const ending: Ending = {
+      ...{ status, at, error, failureClass, exitCode, output },
+      ...(retryAt !== null && { retryAt }),
+    }
+    const text = retryAt === null ? reason : retryText(run.task.attempt, outcome, retryAt - at)
+    run.over()
+    this.#runs.delete(run.id)
+    this.#transcripts.delete(run.id)
+    this.#remember(run.id)
+    this.#worker = { ...this.#worker, tasksServed: this.#worker.tasksServed + 1 }
+    this.#writer.aside(at, () => {
+      run.writer.end(ending, text, () => {
+        attemptEnded(this, run, { requeued: retryAt !== null })
+      })
+    })
+    if (run.stopReason !== null) {
+      // A session worker that goes on keeps its GPUs.
+      if (stored !== null) this.#stopped.push({ taskId: run.task.id, attempt: run.task.attempt })
+      this.#recordRelease(run, { stoppedAt: stored?.at ?? at, killed: stored !== null && this.#wasKilled })
+    }
+    if (this.#runs.size === 0) this.#becomeIdle(at)
+    this.#changed()
+    return outcome
+  }
+
+  #becomeIdle(at: number): void {
+    if (!this.#isSession || this.#ended.signal.aborted) return
+    this.#idleSince = this.#open ? at : null
+    if (this.#retiring !== null) this.#shutDown(false)
+  }
+
+  #remember(runId: string): void {
+    this.#past.add(runId)
+    const [oldest] = this.#past
+    if (this.#past.size > MAX_PAST && oldest !== undefined) this.#past.delete(oldest)
+  }
+
+  /** The worker is gone: so are the attempts that it still had. */
+  async #settleAll(end: Exclude<End, { kind: 'detached' }>): Promise<void> {
+    const { store, detach } = this.#context
+    for (const run of this.runs) {
+      const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
+      if (row === null) return
+      const stoppedAt = end.kind === 'exited' ? end.exit.finishedAt : this.#context.clock.now()
+      this.#endRun(run, this.#isSession ? this.#endOfSession(end) : end, { task: row.value, at: stoppedAt })
+    }
+    // Closes what `#endOfOutput` has left open.
+    this.#writer.endStretch(this.#writer.cursor, 0, this.#interpreter.eventSeq)
+  }
+
+  #endOfSession(end: Exclude<End, { kind: 'detached' }>): AttemptEnd['end'] {
+    if (end.kind === 'start-failed')
+      return end.failure.code === 'START_ABANDONED'
+        ? { kind: 'unacknowledged', detail: `Its session worker was not started: ${end.failure.message}` }
+        : end
+    if (end.kind === 'lost')
+      return { kind: 'worker-ended', exit: null, detail: `Its session worker is gone: ${end.detail}` }
+    const { exitCode } = end.exit
+    const how = exitCode === null ? 'ended' : `exited with ${exitText(exitCode)}`
+    const why = this.#retiring === null ? '' : ` It was being ended: ${this.#retiring}`
+    return {
+      kind: 'worker-ended',
+      exit: end.exit,
+      detail: `The session worker ${how} while it had the task.${why}`,
+    }
+  }
+
+  get #wasKilled(): boolean {
+    return this.#stopping && this.#worker.exit?.exitCode === 137
+  }
+
+  #recordRelease(run: Run, release: Partial<TaskRelease>): void {
+    const { store, detach, taskChanged } = this.#context
+    const { id, attempt } = run.task
+    void this.#writer
+      .idle()
+      .then(() =>
+        this.#insist('record how the task was stopped', detach, () =>
+          store.recordRelease(id, attempt, release),
+        ),
+      )
+      .then(() => {
+        taskChanged(id)
+      })
   }
 
   // ------------------------------------------------------------------------------------------------------------------- stop
 
-  #armTimeout(startedAt: number): void {
+  #armDeadlines(startedAt: number): void {
+    this.#startedAt = startedAt
     const { clock } = this.#context
-    const dueAt = startedAt + this.#task.spec.timeouts.runMs
-    const onDue = (): void => {
-      // A process that was suspended, or was not there, first reads what the worker has said meanwhile: it may have finished in time.
-      if (clock.now() - dueAt > CATCH_UP_MS) this.#after(CATCH_UP_MS, stop)
-      else stop()
+    if (!this.#isSession) {
+      for (const run of this.runs) {
+        run.armStartTimeout(startedAt)
+        run.armRunTimeout(startedAt)
+        if (run.transcript.finish !== null) this.#armFinishGrace(run.task)
+      }
+    } else if (!this.#open) {
+      for (const run of this.runs) run.armStartTimeout(startedAt)
+      const { startMs } = this.#worker.spec.timeouts
+      // Its tasks have the same deadline, and give it up with their own code.
+      this.#after(startedAt + startMs - clock.now() + LAST_GRACE_MS, () => {
+        if (!this.#open) this.end(`It was not ready within ${startMs} ms (timeouts.start).`, true)
+      })
     }
-    const stop = (): void => {
-      void this.#stopAfter('timeout')
-    }
-    this.#after(Math.max(0, dueAt - clock.now()), onDue)
-    if (this.#interpreter.finish !== null) this.#armFinishGrace()
   }
 
-  #armFinishGrace(): void {
-    this.#after(this.#task.spec.timeouts.finishGraceMs, () => {
+  #armFinishGrace(task: Task): void {
+    this.#after(task.spec.timeouts.finishGraceMs, () => {
       this.#hungAfterFinish = true
-      this.#stopWorker()
+      this.#stop(task.spec.timeouts.stopGraceMs)
     })
   }
 
   #after(ms: number, callback: () => void): void {
-    this.#timers.push(this.#context.clock.after(ms, callback))
+    const timer = this.#context.clock.after(Math.max(0, ms), () => {
+      this.#timers.delete(timer)
+      callback()
+    })
+    this.#timers.add(timer)
   }
 
-  async #stopAfter(reason: StopReason): Promise<void> {
-    const { id, attempt } = this.#task
-    const record = (): Promise<Task> => this.#context.store.recordStop(id, attempt, reason)
+  async #stopAfter(run: Run, reason: StopReason): Promise<void> {
+    const { store } = this.#context
+    const { id, attempt } = run.task
+    const record = (): Promise<Task> => store.recordStop(id, attempt, reason)
     const recorded = await this.#insist('record the stop', this.#ended.signal, record)
     const stopReason = recorded?.value.stopReason ?? null
-    if (stopReason !== null) this.stopFor(stopReason)
+    if (stopReason !== null) this.stopTask(id, stopReason, recorded?.value.cancelReason ?? null)
+  }
+
+  #stopRun(run: Run): void {
+    const { stopGraceMs } = run.task.spec.timeouts
+    if (run.stopReason === 'gpu-lost') {
+      // Nothing that runs on it can be asked politely for long.
+      this.#retiring ??= 'A GPU that it holds was lost.'
+      this.#stop(Math.min(stopGraceMs, LAST_GRACE_MS))
+    } else if (!this.#isSession) this.#stop(stopGraceMs)
+    else if (run.handedAt === null) {
+      const isStuck = run.stopReason === 'start-timeout'
+      this.#endRun(run, { kind: 'finished' })
+      if (isStuck) this.end('It did not become ready in time (timeouts.start).', true)
+    } else this.#cancelRun(run, stopGraceMs)
+  }
+
+  /** A session worker is asked to stop the one task; if it does not, it ends with all of them. */
+  #cancelRun(run: Run, graceMs: number): void {
+    const { logger } = this.#context
+    this.#channel.cancel(run.id).catch((error: unknown) => {
+      logger.warn({ err: error, runId: run.id }, 'A session worker could not be asked to stop a task.')
+    })
+    this.#after(graceMs, () => {
+      if (run.isOver) return
+      this.end(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
+      this.#stop(Math.min(graceMs, LAST_GRACE_MS))
+    })
+  }
+
+  /** Asks a session worker to end by its own protocol first, then by signals. `isLate`: it has tasks that must not hold it up. */
+  #shutDown(isLate: boolean): void {
+    if (this.#stopping || this.#ended.signal.aborted) return
+    const { stopGraceMs } = this.#worker.spec.timeouts
+    if (!this.#begun || !this.#open || isLate || this.#poisoned) {
+      this.#stop(stopGraceMs)
+      return
+    }
+    this.#stopping = true
+    this.#channel.shutdown().catch((error: unknown) => {
+      this.#context.logger.debug(
+        { err: error, workerId: this.#worker.id },
+        'A session worker could not be asked to shut down.',
+      )
+    })
+    this.#after(Math.min(SHUTDOWN_MS, stopGraceMs), () => {
+      this.#signalStop(stopGraceMs)
+    })
+    this.#changed()
   }
 
   /** Before the worker has begun there is nothing to stop; it is stopped then. */
-  #stopWorker(): void {
-    if (!this.#begun || this.#ended.signal.aborted || this.#worker.status === 'STOPPING') return
-    this.#changeWorker({ status: 'STOPPING' })
+  #stop(graceMs: number): void {
+    if (this.#ended.signal.aborted) return
+    this.#unwanted.abort()
+    if (this.#begun) this.#signalStop(graceMs)
+    else if (this.#isSession) this.#stopping = true
+  }
+
+  #signalStop(graceMs: number): void {
+    if (this.#signalled || this.#ended.signal.aborted) return
+    this.#signalled = true
+    this.#stopping = true
+    this.#changed()
     const { runner } = this.#context
-    const stop = (): Promise<void> => runner.stop(this.#worker.name, { graceMs: this.stopGraceMs })
+    const stop = (): Promise<void> => runner.stop(this.#worker.name, { graceMs })
     void this.#insist('stop the worker', this.#ended.signal, stop)
   }
 
   #changeWorker(change: Partial<Worker>): void {
     this.#worker = { ...this.#worker, ...change }
-    this.#context.workerChanged(this.#worker)
+    this.#changed()
   }
 
-  /** Does something that only a neighbour in trouble can hinder, again and again until it is done; `null` where `signal` ended that. */
-  async #insist<T>(
+  #changed(): void {
+    this.#context.workerChanged(this)
+  }
+
+  #insist<T>(
     what: string,
     signal: AbortSignal,
     action: () => Promise<T>,
   ): Promise<{ readonly value: T } | null> {
-    const { clock, logger, reachable } = this.#context
-    for (let waitMs = FIRST_RETRY_MS; !signal.aborted; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
-      try {
-        return { value: await action() }
-      } catch (error) {
-        if (error instanceof RunnerError && error.code === 'ENGINE_UNAVAILABLE')
-          reachable(false, error.message)
-        logger.warn(
-          { err: error, taskId: this.#task.id, workerId: this.#worker.id },
-          `Could not ${what}; trying again.`,
-        )
-        await delay(clock, waitMs, signal)
-      }
-    }
-    return null
+    return insist(this.#context, what, { workerId: this.#worker.id }, signal, action)
   }
+}
+
+function retryText(attempt: number, { error, reason }: Outcome, waitMs: number): string {
+  const when = waitMs > 0 ? `in ${waitMs / 1_000} s` : 'at once'
+  return `Attempt ${attempt} failed (${error?.code ?? 'FAILED'}); it is tried again ${when}. ${reason ?? ''}`.trim()
 }

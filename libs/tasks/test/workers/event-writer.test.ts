@@ -7,9 +7,9 @@ import {
   type TaskId,
   type WorkerId,
   type WorkerProgress,
-} from '../src/index.ts'
-import { EventWriter } from '../src/event-writer.ts'
-import { Feeds } from '../src/feed.ts'
+} from '../../src/index.ts'
+import { EventWriter, type TaskWriter } from '../../src/workers/event-writer.ts'
+import { Feeds } from '../../src/feed.ts'
 
 const taskId = 'task' as TaskId
 const workerId = 'worker' as WorkerId
@@ -31,6 +31,7 @@ let commits: WorkerProgress[]
 let refuse: (progress: WorkerProgress) => unknown
 let detach: AbortController
 let writer: EventWriter
+let task: TaskWriter
 
 beforeEach(() => {
   commits = []
@@ -54,12 +55,13 @@ beforeEach(() => {
     detach: detach.signal,
     taskChanged: () => undefined,
   }
-  writer = new EventWriter(context, { taskId, attempt: 1, lastSeq: 2, workerId, cursor: OUTPUT_START })
+  writer = new EventWriter(context, workerId, OUTPUT_START)
+  task = writer.openTask({ taskId, attempt: 1, lastSeq: 2 })
 })
 
 const cursor = (stdout: string): { stdout: string; stderr: string } => ({ stdout, stderr: '' })
 const say = (delta: string): void => {
-  writer.write({ type: 'text_delta', delta })
+  task.write({ type: 'text_delta', delta })
 }
 const seqs = (): number[][] =>
   commits.map(({ tasks }) => tasks.flatMap(({ events }) => events.map(({ seq }) => seq)))
@@ -67,6 +69,7 @@ const settlement = {
   status: 'COMPLETED',
   at: 9,
   error: null,
+  failureClass: null,
   exitCode: 0,
   output: { text: null, result: null, usage: null },
 } as const
@@ -107,7 +110,14 @@ describe('the writer', () => {
     say('a last line without a newline')
     await writer.idle()
     expect(seqs()).toEqual([[3]])
-    await writer.settle(settlement, null)
+    let isStored = false
+    task.end(settlement, null, () => {
+      isStored = true
+    })
+    writer.endStretch(writer.cursor, 0, null)
+    expect(isStored).toBe(false)
+    await writer.idle()
+    expect(isStored).toBe(true)
     expect(seqs()).toEqual([[3], [4, 5]])
     expect(commits.at(-1)).toMatchObject({
       cursor: { stdout: 'after a line' },
@@ -154,5 +164,41 @@ describe('the writer', () => {
     detach.abort()
     await writer.idle()
     expect(commits).toEqual([])
+  })
+
+  test('stores what belongs to several tasks and to the worker itself in one commit, each under its own numbers', async () => {
+    const other = writer.openTask({ taskId: 'other' as TaskId, attempt: 2, lastSeq: 7 })
+    writer.beginStretch(1)
+    say('a')
+    other.write({ type: 'text_delta', delta: 'b' })
+    writer.writeWorker({ type: 'worker', status: 'ready', message: null, progress: null })
+    writer.changeWorker({ status: 'READY', readyAt: 1 })
+    say('c')
+    writer.endStretch(cursor('after'), 10, null)
+    await writer.idle()
+    expect(commits).toHaveLength(1)
+    expect(commits[0]).toMatchObject({
+      worker: { status: 'READY' },
+      workerEvents: [{ at: 1, body: { status: 'ready' } }],
+      tasks: [
+        { taskId, after: 2, events: [{ seq: 3 }, { seq: 4 }] },
+        { taskId: 'other', attempt: 2, after: 7, events: [{ seq: 8, attempt: 2 }] },
+      ],
+    })
+  })
+
+  test('returns a task to the queue with a QUEUED event, and takes nothing of it after that', async () => {
+    writer.aside(5, () => {
+      task.end({ ...settlement, status: 'FAILED', retryAt: 99 }, 'again', () => undefined)
+      say('too late')
+    })
+    await writer.idle()
+    expect(commits[0]?.tasks).toMatchObject([
+      {
+        events: [{ seq: 3, at: 5, body: { taskStatus: 'QUEUED', reason: 'again' } }],
+        requeue: { status: 'FAILED', retryAt: 99 },
+      },
+    ])
+    expect(commits[0]?.tasks[0]).not.toHaveProperty('settle')
   })
 })

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { outcomeOf, type AttemptEnd } from '../src/outcome.ts'
+import { EXAMPLE_SPEC } from '../../src/testing/index.ts'
+import { isPoisoned, outcomeOf, type AttemptEnd } from '../../src/workers/outcome.ts'
 
 const exited = (exitCode: number | null, oomKilled = false): AttemptEnd['end'] => ({
   kind: 'exited',
@@ -12,12 +13,14 @@ const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({
   stopReason: null,
   cancelReason: null,
   cancelRequested: false,
-  timeoutMs: 1_000,
+  timeouts: { ...EXAMPLE_SPEC.timeouts, runMs: 1_000, startMs: 2_000, silenceMs: 3_000 },
   hungAfterFinish: false,
   outputLost: false,
   lastWords: [],
   ...more,
 })
+
+type AttemptFailure = ReturnType<typeof outcomeOf>['failureClass']
 
 const completed = { status: 'completed', error: null } as const
 
@@ -26,7 +29,13 @@ describe('how an attempt ends', () => {
     [
       string,
       Partial<AttemptEnd>,
-      { status: string; code?: string; exitCode?: number | null; reason?: RegExp },
+      {
+        status: string
+        code?: string
+        exitCode?: number | null
+        reason?: RegExp
+        failureClass?: AttemptFailure
+      },
     ]
   >([
     ['finish completed and exit 0', { finish: completed }, { status: 'COMPLETED', exitCode: 0 }],
@@ -167,11 +176,102 @@ describe('how an attempt ends', () => {
       },
       { status: 'CANCELLED' },
     ],
+    [
+      'no sign of life in time',
+      { end: exited(137), stopReason: 'start-timeout' },
+      { status: 'TIMED_OUT', code: 'START_TIMEOUT', reason: /2000 ms of timeouts.start/ },
+    ],
+    [
+      'silence for too long',
+      { end: exited(143), stopReason: 'silence' },
+      { status: 'TIMED_OUT', code: 'SILENCE_TIMEOUT', reason: /3000 ms/ },
+    ],
+    [
+      'a GPU that was lost',
+      { end: exited(137), stopReason: 'gpu-lost' },
+      { status: 'FAILED', code: 'GPU_LOST', failureClass: 'gpu_lost' },
+    ],
+    [
+      "a session task's finish",
+      { end: { kind: 'finished' }, finish: completed },
+      { status: 'COMPLETED', exitCode: null },
+    ],
+    [
+      'a session worker that died',
+      {
+        end: {
+          kind: 'worker-ended',
+          exit: { exitCode: 139, oomKilled: false, finishedAt: 0 },
+          detail: 'It died.',
+        },
+      },
+      { status: 'FAILED', code: 'WORKER_DIED', exitCode: 139, failureClass: 'session_died' },
+    ],
+    [
+      'a session worker that was killed for memory',
+      {
+        end: {
+          kind: 'worker-ended',
+          exit: { exitCode: 137, oomKilled: true, finishedAt: 0 },
+          detail: 'It died.',
+        },
+      },
+      { status: 'FAILED', code: 'OUT_OF_MEMORY', failureClass: 'out_of_memory' },
+    ],
+    [
+      'a session worker that is gone',
+      { end: { kind: 'worker-ended', exit: null, detail: 'It is gone.' } },
+      { status: 'FAILED', code: 'LOST', failureClass: 'engine' },
+    ],
+    [
+      'a session worker that did not take the task',
+      { end: { kind: 'unacknowledged', detail: 'Not a word.' } },
+      { status: 'FAILED', code: 'UNACKNOWLEDGED', failureClass: 'unacknowledged', reason: /Not a word/ },
+    ],
+    [
+      'bad input, by the word of the worker',
+      { finish: { status: 'failed', error: { code: 'INVALID_INPUT', message: 'no prompt' } } },
+      { status: 'FAILED', code: 'WORKER_FAILED', failureClass: null },
+    ],
+    [
+      'a GPU without memory, by the word of the worker',
+      {
+        finish: { status: 'failed', error: { code: 'X', message: 'CUDA out of memory. Tried to allocate' } },
+      },
+      { status: 'FAILED', code: 'WORKER_FAILED', failureClass: 'out_of_memory' },
+    ],
+    [
+      'a broken context of a session worker',
+      {
+        end: { kind: 'finished' },
+        finish: {
+          status: 'failed',
+          error: { code: 'X', message: 'CUDA error: an illegal memory access was encountered' },
+        },
+      },
+      { status: 'FAILED', code: 'WORKER_FAILED', failureClass: 'session_died' },
+    ],
+    [
+      'exit 1, as a class',
+      { end: exited(1) },
+      { status: 'FAILED', code: 'WORKER_FAILED', failureClass: 'worker_failed' },
+    ],
+    [
+      'an image that cannot be pulled, as a class',
+      {
+        end: {
+          kind: 'start-failed',
+          failure: { status: 'failed', code: 'PULL_FAILED', message: 'No.', hint: '' },
+        },
+      },
+      { status: 'FAILED', code: 'PULL_FAILED', failureClass: 'engine' },
+    ],
   ])('%s', (_name, given, wanted) => {
     const outcome = outcomeOf(attempt(given))
     expect(outcome.status).toBe(wanted.status)
     expect(outcome.error?.code).toBe(wanted.code)
     if (wanted.exitCode !== undefined) expect(outcome.exitCode).toBe(wanted.exitCode)
+    if (wanted.failureClass !== undefined) expect(outcome.failureClass).toBe(wanted.failureClass)
     if (wanted.reason !== undefined) expect(outcome.reason).toMatch(wanted.reason)
   })
 
@@ -180,5 +280,16 @@ describe('how an attempt ends', () => {
     expect(outcome.error?.message).toBe(
       'The worker exited with code 1, without a finish event. Its last words on stderr:\nTraceback\nValueError: no',
     )
+  })
+
+  test.each([
+    ['CUDA error: device-side assert triggered', 'WORKER_FAILED', true],
+    ['CUDA out of memory. Tried to allocate 2.00 GiB', 'WORKER_FAILED', true],
+    ['Failed to initialize NVML: Unknown Error', 'WORKER_FAILED', true],
+    ['whatever', 'CUDA_ERROR', true],
+    ['the prompt is empty', 'INVALID_INPUT', false],
+    ['division by zero', 'WORKER_FAILED', false],
+  ])('"%s" (%s) leaves a session worker in doubt: %s', (message, code, wanted) => {
+    expect(isPoisoned({ status: 'failed', error: { code, message } })).toBe(wanted)
   })
 })

@@ -1,0 +1,69 @@
+import { expect, test } from 'vitest'
+import type { GpuNeed, WorkerFacts } from '@gpu-service/tasks'
+import { createStage, gpu, preset, SESSION, SPEC } from './stage.ts'
+
+const NOTHING_KNOWN: WorkerFacts = { learnedMemoryMb: null, loadMs: null, runMs: null, tasksPerHour: 0 }
+
+test('tells all that a preset asks for, and what was measured of it', async () => {
+  const facts: WorkerFacts = {
+    learnedMemoryMb: 9_000.5,
+    loadMs: { low: 1, middle: 2_500.4, high: 9_999 },
+    runMs: { low: 1, middle: 30 * 86_400_000, high: 9_999 },
+    tasksPerHour: 1,
+  }
+  const { ask } = createStage({
+    dispatcher: { factsOf: () => facts, gpus: () => [gpu()] },
+    presets: { preset: () => preset() },
+  })
+  expect(
+    await ask(
+      `{ preset(id: "x") { mode gpuCount gpuShare gpuMemoryMb gpuNames learnedMemoryMb claimMemoryMb loadMs runMs
+         timeouts { queueMs startMs runMs silenceMs ackMs stopGraceMs finishGraceMs }
+         retry { maxAttempts backoffMs on }
+         session { maxConcurrency maxWorkers idleMs maxTasks maxAgeMs minResidencyMs pinned prewarm isolation } } }`,
+    ),
+  ).toEqual({
+    preset: {
+      mode: 'SESSION',
+      gpuCount: 1,
+      gpuShare: 'SHARED',
+      gpuMemoryMb: 8_000,
+      gpuNames: ['H200'],
+      learnedMemoryMb: 9_001,
+      claimMemoryMb: 9_001,
+      loadMs: 2_500,
+      runMs: 30 * 86_400_000,
+      timeouts: SPEC.timeouts,
+      retry: { maxAttempts: 3, backoffMs: 2_000, on: ['SESSION_DIED', 'GPU_LOST'] },
+      session: { ...SESSION, isolation: 'OWNER' },
+    },
+  })
+})
+
+test('knows nothing of a preset that never ran, and no session where it has none', async () => {
+  const { ask } = createStage({
+    dispatcher: { factsOf: () => NOTHING_KNOWN },
+    presets: { preset: () => preset({ mode: 'ONE_OFF', session: null }) },
+  })
+  expect(await ask('{ preset(id: "x") { learnedMemoryMb loadMs runMs session { pinned } } }')).toEqual({
+    preset: { learnedMemoryMb: null, loadMs: null, runMs: null, session: null },
+  })
+})
+
+const NEED: GpuNeed = { count: 1, share: 'shared', memoryMb: null, ids: null, names: null }
+
+test.each<[string, Partial<GpuNeed>, number | null, number | null]>([
+  ['what is declared, while nothing is learned', { memoryMb: 4_000 }, null, 4_000],
+  ['what is declared, where less was measured', { memoryMb: 4_000 }, 3_000, 4_000],
+  ['what was measured, where it is more', { memoryMb: 4_000 }, 5_000, 5_000],
+  ['what was measured, where nothing is declared', {}, 5_000, 5_000],
+  ['whole GPUs, while nothing is known', {}, null, null],
+  ['whole GPUs that it does not share', { share: 'exclusive', memoryMb: 4_000 }, 5_000, null],
+  ['nothing, without GPUs', { count: 0 }, 5_000, null],
+])('a worker would claim %s', async (_what, need, learnedMemoryMb, claimMemoryMb) => {
+  const { ask } = createStage({
+    dispatcher: { factsOf: () => ({ ...NOTHING_KNOWN, learnedMemoryMb }), gpus: () => [gpu()] },
+    presets: { preset: () => preset({ gpus: { ...NEED, ...need } }) },
+  })
+  expect(await ask('{ preset(id: "x") { claimMemoryMb } }')).toEqual({ preset: { claimMemoryMb } })
+})

@@ -1,0 +1,253 @@
+import { EventEmitter, on } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { makeExecutableSchema } from '@graphql-tools/schema'
+import { graphql, parse, subscribe, type ExecutionResult } from 'graphql'
+import type {
+  Dispatcher,
+  GpuId,
+  GpuInventory,
+  GpuSimulation,
+  LiveGpu,
+  LiveWorker,
+  Preset,
+  PresetCatalog,
+  PresetId,
+  SessionOptions,
+  Task,
+  TaskId,
+  TaskStore,
+  WorkerId,
+  WorkerName,
+  WorkerSpec,
+} from '@gpu-service/tasks'
+import type { Context } from '../../src/graphql/context.ts'
+import { resolvers } from '../../src/graphql/resolvers.ts'
+
+const typeDefs = readFileSync(new URL('../../src/graphql/schema.graphql', import.meta.url), 'utf8')
+const schema = makeExecutableSchema({ typeDefs, resolvers })
+
+export interface Stage {
+  /** The data, or what went wrong as `CODE: message`. */
+  readonly ask: (query: string, variables?: Record<string, unknown>) => Promise<unknown>
+  readonly subscribe: (query: string) => Promise<AsyncIterableIterator<ExecutionResult>>
+}
+
+/** Ids that change when the test says so. */
+export interface Watched<K> {
+  watch(): AsyncIterableIterator<readonly K[]>
+}
+
+/** What the domain answers in a test; whatever is not given must not be asked for. */
+export interface Answers {
+  readonly dispatcher?: Partial<
+    Omit<Dispatcher, 'gpuChanges' | 'workerChanges'> & {
+      readonly gpuChanges: Watched<GpuId>
+      readonly workerChanges: Watched<WorkerId>
+    }
+  >
+  readonly store?: Partial<TaskStore>
+  readonly presets?: Partial<PresetCatalog>
+  readonly gpus?: Partial<GpuInventory>
+}
+
+/** The schema with its resolvers before a domain that answers as the test says. */
+export function createStage(answers: Answers): Stage {
+  const contextValue: Context = {
+    dispatcher: only<Dispatcher>('dispatcher', answers.dispatcher),
+    store: only<TaskStore>('store', answers.store),
+    presets: only<PresetCatalog>('presets', answers.presets),
+    gpus: only<GpuInventory>('gpus', answers.gpus),
+    service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process' },
+    owner: 'ada',
+  }
+  return {
+    async ask(query, variables) {
+      const { data, errors } = await graphql({
+        schema,
+        source: query,
+        contextValue,
+        variableValues: variables,
+      })
+      if (errors === undefined) return data
+      return errors.map(({ extensions, message }) => `${String(extensions['code'])}: ${message}`)
+    },
+    async subscribe(query) {
+      const results = await subscribe({ schema, document: parse(query), contextValue })
+      if (Symbol.asyncIterator in results) return results as AsyncGenerator<ExecutionResult>
+      throw new Error('The subscription was refused.', { cause: results.errors })
+    },
+  }
+}
+
+export function createChanges<K>(): Watched<K> & { changed(id: K): void } {
+  const emitter = new EventEmitter()
+  return {
+    changed: (id) => emitter.emit('changed', id),
+    watch: () => on(emitter, 'changed') as AsyncIterableIterator<readonly K[]>,
+  }
+}
+
+function only<T extends object>(name: string, given: Partial<Record<keyof T, unknown>> | undefined): T {
+  return new Proxy(given ?? {}, {
+    get(known, key) {
+      if (key in known) return Reflect.get(known, key) as unknown
+      throw new Error(`The test does not say what ${name}.${String(key)} is.`)
+    },
+  }) as T
+}
+
+export const TASK_ID = '0199f000-0000-7000-8000-000000000001' as TaskId
+export const WORKER_ID = '0199f000-0000-7000-8000-000000000002' as WorkerId
+export const GPU_ID = 'GPU-1' as GpuId
+export const PRESET_ID = 'test/chat' as PresetId
+
+const DAY_MS = 86_400_000
+
+export const SESSION: SessionOptions = {
+  maxConcurrency: 4,
+  maxWorkers: null,
+  idleMs: 30 * DAY_MS,
+  maxTasks: null,
+  maxAgeMs: null,
+  minResidencyMs: 10_000,
+  pinned: true,
+  prewarm: 1,
+  isolation: 'owner',
+}
+
+export const SPEC: WorkerSpec = {
+  presetId: PRESET_ID,
+  model: 'test',
+  kind: 'chat',
+  mode: 'SESSION',
+  image: 'chat:latest',
+  command: [],
+  localCommand: null,
+  pull: 'never',
+  env: {},
+  modelPath: null,
+  gpus: { count: 1, share: 'shared', memoryMb: 8_000, ids: null, names: ['H200'] },
+  limits: { memoryMb: null, cpus: null, processes: 4_096, sharedMemoryMb: 1_024, tmpMb: 256 },
+  network: 'none',
+  volumes: [],
+  relax: { user: null, writableRoot: false, capabilities: [] },
+  timeouts: {
+    queueMs: null,
+    startMs: 1_800_000,
+    runMs: 30 * DAY_MS,
+    silenceMs: null,
+    ackMs: 30_000,
+    stopGraceMs: 10_000,
+    finishGraceMs: 10_000,
+  },
+  retry: { maxAttempts: 3, backoffMs: 2_000, on: ['session_died', 'gpu_lost'] },
+  session: SESSION,
+}
+
+export function preset(spec: Partial<WorkerSpec> = {}): Preset {
+  return { id: PRESET_ID, description: null, inputSchema: null, spec: { ...SPEC, ...spec } }
+}
+
+export function task(changes: Partial<Task> = {}): Task {
+  return {
+    id: TASK_ID,
+    owner: 'ada',
+    presetId: PRESET_ID,
+    spec: SPEC,
+    input: null,
+    labels: {},
+    priority: 0,
+    idempotencyKey: null,
+    affinity: null,
+    retryOf: null,
+    status: 'QUEUED',
+    attempt: 0,
+    lastSeq: 1,
+    createdAt: 0,
+    queuedAt: 0,
+    retryAt: null,
+    startedAt: null,
+    runningAt: null,
+    firstTextAt: null,
+    finishedAt: null,
+    cancelRequestedAt: null,
+    cancelReason: null,
+    stopReason: null,
+    release: { stoppedAt: null, gpuFreeAt: null, killed: false },
+    finish: null,
+    gpuIds: [],
+    workerId: null,
+    error: null,
+    exitCode: null,
+    ...changes,
+  }
+}
+
+export function worker(changes: Partial<LiveWorker> = {}): LiveWorker {
+  return {
+    id: WORKER_ID,
+    name: 'gpu-abcdefgh-1' as WorkerName,
+    presetId: PRESET_ID,
+    mode: 'SESSION',
+    status: 'READY',
+    spec: SPEC,
+    specHash: '0123456789abcdef',
+    owner: 'ada',
+    containerId: 'c1',
+    claim: { gpuIds: [GPU_ID], memoryMb: 8_000 },
+    taskIds: [],
+    startedAt: 1_000,
+    readyAt: 3_500,
+    exitedAt: null,
+    tasksServed: 2,
+    peakMemoryMb: 7_000,
+    cursor: { stdout: '', stderr: '' },
+    eventSeq: null,
+    exit: null,
+    endReason: null,
+    loadMs: 2_500,
+    loadProgress: 1,
+    idleSince: 4_000,
+    endsAt: null,
+    memoryUsedMb: 6_500,
+    explanation: 'It is warm and idle.',
+    ...changes,
+  }
+}
+
+export function gpu(changes: Partial<LiveGpu> = {}): LiveGpu {
+  return {
+    id: GPU_ID,
+    index: 0,
+    name: 'NVIDIA H200',
+    memoryTotalMb: 24_000,
+    simulated: true,
+    parentId: null,
+    telemetry: null,
+    stale: false,
+    health: 'OK',
+    problem: null,
+    status: 'AVAILABLE',
+    drained: false,
+    memoryClaimedMb: 0,
+    foreignMemoryMb: null,
+    memoryFreeMb: 24_000,
+    workerIds: [],
+    explanation: 'It is free.',
+    ...changes,
+  }
+}
+
+/** Simulated GPUs that keep what they were told. */
+export function simulation(ids: readonly GpuId[]): GpuSimulation & { readonly told: unknown[] } {
+  const told: unknown[] = []
+  return {
+    told,
+    use: () => undefined,
+    set(id, change) {
+      if (!ids.includes(id)) return false
+      told.push(change)
+      return true
+    },
+  }
+}

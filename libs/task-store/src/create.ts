@@ -1,0 +1,97 @@
+import type { CreatedTask, CreateResult, NewTask } from '@gpu-service/tasks'
+import { insertEvents } from './chunk.ts'
+import type { Transaction } from './connection.ts'
+import { Prisma } from './generated/client.ts'
+import { type TaskRow, toTask } from './rows.ts'
+import { inBatches, insert, plain } from './statements.ts'
+
+/**
+ * Writes new tasks. Keys that were seen are looked for before anything is written, so that nothing has to be taken back: no other
+ * transaction comes between.
+ */
+export async function createTasks(
+  transaction: Transaction,
+  tasks: readonly NewTask[],
+): Promise<CreateResult> {
+  const submitted = await submittedBefore(transaction, tasks)
+  const written: NewTask[] = []
+  const results: CreatedTask[] = []
+  for (const [index, task] of tasks.entries()) {
+    const key = keyOf(task)
+    const earlier = key === null ? undefined : submitted.get(key)
+    if (earlier !== undefined && earlier.requestHash !== task.requestHash) {
+      return { status: 'conflict', index, task: toTask(earlier) }
+    }
+    const row = earlier ?? newRow(task)
+    if (earlier === undefined) written.push(task)
+    // An equal submission may also come later in the same call.
+    if (key !== null) submitted.set(key, row)
+    results.push({ task: toTask(row), duplicate: earlier !== undefined })
+  }
+  await insert(transaction, 'Task', written.map(newColumns))
+  await insert(transaction, 'TaskLabel', written.flatMap(labelRows))
+  await insertEvents(
+    transaction,
+    written.map(({ id, createdAt }) => ({
+      taskId: id,
+      events: [
+        { seq: 1, at: createdAt, attempt: 0, body: { type: 'status', taskStatus: 'QUEUED', reason: null } },
+      ],
+    })),
+  )
+  return { status: 'created', tasks: results }
+}
+
+/** The tasks that their owners have submitted under the keys of these. */
+async function submittedBefore(
+  { query }: Transaction,
+  tasks: readonly NewTask[],
+): Promise<Map<string, TaskRow>> {
+  const found = new Map<string, TaskRow>()
+  const keyed = tasks.filter(({ idempotencyKey }) => idempotencyKey !== null)
+  for (const batch of inBatches(keyed)) {
+    const keys = batch.map(
+      ({ owner, idempotencyKey }) => Prisma.sql`(${plain(owner)}, ${plain(idempotencyKey)})`,
+    )
+    const rows = await query<TaskRow>(
+      Prisma.sql`SELECT * FROM "Task" WHERE ("owner", "idempotencyKey") IN (VALUES ${Prisma.join(keys)})`,
+    )
+    for (const row of rows) {
+      const key = keyOf(row)
+      if (key !== null) found.set(key, row)
+    }
+  }
+  return found
+}
+
+function keyOf({ owner, idempotencyKey }: Pick<NewTask, 'owner' | 'idempotencyKey'>): string | null {
+  return idempotencyKey === null ? null : JSON.stringify([plain(owner), plain(idempotencyKey)])
+}
+
+/** The columns of a new task; the others are null. */
+function newColumns(task: NewTask) {
+  const { id, owner, presetId, spec, input, labels, priority, idempotencyKey, requestHash, affinity } = task
+  return {
+    ...{ id, owner: plain(owner), presetId, priority, requestHash, retryOf: task.retryOf },
+    ...{ spec: JSON.stringify(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
+    ...{ idempotencyKey: plain(idempotencyKey), affinity: plain(affinity) },
+    ...{ status: 'QUEUED', attempt: 0, lastSeq: 1, gpuIds: '[]', killed: 0 },
+    ...{ createdAt: task.createdAt, queuedAt: task.createdAt },
+  }
+}
+
+function newRow(task: NewTask): TaskRow {
+  return {
+    ...{ retryAt: null, startedAt: null, runningAt: null, firstTextAt: null, finishedAt: null },
+    ...{ cancelRequestedAt: null, cancelReason: null, stopReason: null, finish: null },
+    ...{ stoppedAt: null, gpuFreeAt: null, workerId: null },
+    ...{ errorCode: null, errorMessage: null, exitCode: null },
+    ...newColumns(task),
+  }
+}
+
+function labelRows({ id, labels, createdAt }: NewTask) {
+  return Object.entries(labels).map(([key, value]) => ({
+    ...{ taskId: id, key: plain(key), value: plain(value), createdAt },
+  }))
+}

@@ -1,0 +1,345 @@
+import { delay } from '../clock.ts'
+import type { DispatcherOptions, LiveWorker } from '../dispatcher.ts'
+import type { Feeds } from '../feed.ts'
+import type { ArtifactId, GpuId, TaskId, WorkerId, WorkerName } from '../ids.ts'
+import type { PlannedWorker } from '../planner/index.ts'
+import type { AssignedGpu } from '../runner.ts'
+import { isFinal, type Task } from '../task.ts'
+import type { Worker } from '../worker.ts'
+import type { Run } from '../workers/run.ts'
+import { WorkerLife, type WorkerContext } from '../workers/worker-life.ts'
+import { GpuMemory } from './gpu-memory.ts'
+import { FIRST_PROBE_MS, isAway, LAST_PROBE_MS, Reachability } from './reachability.ts'
+import type { WorkerHistories } from './worker-histories.ts'
+
+/** Beside the workers' own grace periods, for the engine to stop and remove them. */
+const STOP_MARGIN_MS = 15_000
+/** Between tries to warm a worker that does not come up: the first, and at most. */
+const FIRST_BACKOFF_MS = 10_000
+const LAST_BACKOFF_MS = 300_000
+
+export interface WorkerPoolEvents {
+  readonly taskChanged: (id: TaskId) => void
+  readonly workerChanged: (id: WorkerId) => void
+  readonly gpuChanged: (id: GpuId) => void
+  /** An attempt's end is stored. */
+  readonly attemptEnded: (run: Run, end: { readonly requeued: boolean }) => void
+  /** A task is RUNNING. */
+  readonly attemptAlive: (run: Run, at: number) => void
+  /** What can be planned has changed. */
+  readonly changed: () => void
+}
+
+type Entry = { readonly life: WorkerLife; isReleasing: boolean }
+
+/**
+ * The workers of this installation: started, taken up after a restart, followed to their ends, their GPU memory awaited, and removed; and
+ * what has been learned from them.
+ */
+export class WorkerPool {
+  readonly #options: DispatcherOptions
+  readonly #events: WorkerPoolEvents
+  readonly #histories: WorkerHistories
+  readonly #entries = new Map<WorkerId, Entry>()
+  /** Lives and clean-ups that are under way. */
+  readonly #work = new Set<Promise<void>>()
+  readonly #detach = new AbortController()
+  readonly #context: WorkerContext
+  readonly #reachability: Reachability
+  readonly #backoff = new Map<string, { failures: number; notBefore: number }>()
+  /** Those whose load time has been noted. */
+  readonly #loaded = new WeakSet<WorkerLife>()
+  readonly #runningAt = new WeakMap<Run, number>()
+  /** Which GPU memory is whose. */
+  readonly memory: GpuMemory
+
+  constructor(
+    options: DispatcherOptions,
+    feeds: Feeds,
+    histories: WorkerHistories,
+    events: WorkerPoolEvents,
+  ) {
+    this.#options = options
+    this.#events = events
+    this.#histories = histories
+    this.memory = new GpuMemory(options)
+    this.#reachability = new Reachability({
+      ...options,
+      signal: this.#detach.signal,
+      onChange: events.changed,
+    })
+    this.#context = {
+      ...options,
+      feeds,
+      newArtifactId: () => options.newId() as ArtifactId,
+      detach: this.#detach.signal,
+      taskChanged: events.taskChanged,
+      workerChanged: (life) => {
+        this.#onChanged(life)
+      },
+      attemptAlive: (life, run, at) => {
+        this.#onAlive(life, run, at)
+      },
+      attemptEnded: (life, run, end) => {
+        this.#onEnded(life, run, end)
+      },
+      memoryTold: (life, memoryMb) => {
+        this.memory.told(life.worker.id, memoryMb)
+      },
+      reachable: (reachable, detail) => {
+        this.#reachability.note(reachable, detail)
+      },
+    }
+  }
+
+  /** Why no worker can be started at the moment; `null`: they can. */
+  get blocked(): string | null {
+    return this.#reachability.blocked
+  }
+
+  get(id: WorkerId): WorkerLife | undefined {
+    return this.#entries.get(id)?.life
+  }
+
+  lives(): readonly WorkerLife[] {
+    return [...this.#entries.values()].map(({ life }) => life)
+  }
+
+  /** The life that works on the task, if one does. */
+  lifeOf(id: TaskId): WorkerLife | undefined {
+    return this.lives().find((life) => life.runs.some(({ task }) => task.id === id))
+  }
+
+  /** The tasks that have a worker. */
+  taskIds(): readonly TaskId[] {
+    return this.lives().flatMap((life) => life.runs.map(({ task }) => task.id))
+  }
+
+  /** A session worker of the spec that could not be warmed is not tried again before this. */
+  notBefore(specHash: string): number {
+    return this.#backoff.get(specHash)?.notBefore ?? 0
+  }
+
+  /** As the planner sees them. */
+  planned(): readonly PlannedWorker[] {
+    return [...this.#entries.values()].map(({ life, isReleasing }): PlannedWorker => {
+      const { worker, runs } = life
+      const { id, presetId, specHash, mode, claim, owner, spec, startedAt, readyAt, tasksServed } = worker
+      return {
+        ...{ id, presetId, specHash, mode, claim, owner, startedAt, readyAt, tasksServed },
+        phase: life.isEnding || isReleasing ? 'ending' : readyAt === null ? 'starting' : 'ready',
+        usedMb: this.memory.usedBy(id),
+        session: spec.session,
+        runningSince: runs.map(({ task }) => task.startedAt ?? startedAt),
+        runningOwners: runs.map(({ task }) => task.owner),
+        retiring: life.retiring,
+        idleSince: life.idleSince,
+        affinities: life.affinities,
+      }
+    })
+  }
+
+  /** As clients see them, but for the explanation. */
+  live(life: WorkerLife): Omit<LiveWorker, 'explanation'> {
+    const { worker, idleSince } = life
+    const { spec, startedAt, readyAt, id } = worker
+    const used = [...this.memory.usedBy(id).values()]
+    const idleMs = spec.session === null || spec.session.pinned ? null : spec.session.idleMs
+    return {
+      ...worker,
+      peakMemoryMb: this.memory.peakOf(id) ?? worker.peakMemoryMb,
+      loadMs: readyAt === null ? null : readyAt - startedAt,
+      loadProgress: life.loadProgress,
+      idleSince,
+      endsAt: idleSince === null || idleMs === null ? null : idleSince + idleMs,
+      memoryUsedMb: used.length === 0 ? null : used.reduce((sum, mb) => sum + mb, 0),
+    }
+  }
+
+  /** Follows a worker whose row is written: one that is to be started, or, after a restart, one that may be there. */
+  add(worker: Worker, tasks: readonly Task[], isFresh: boolean): WorkerLife {
+    const { gpuIds, memoryMb } = worker.claim
+    const life = new WorkerLife(this.#context, worker, tasks, this.#assigned(gpuIds), isFresh)
+    this.#entries.set(worker.id, { life, isReleasing: false })
+    this.memory.claimed(worker, memoryMb ?? worker.spec.gpus.memoryMb ?? 0)
+    for (const id of gpuIds) this.#events.gpuChanged(id)
+    this.#events.workerChanged(worker.id)
+    this.#spawn(this.#live(life))
+    return life
+  }
+
+  /** Takes up what an earlier process of this installation left. */
+  async takeUp(tasks: readonly Task[]): Promise<void> {
+    const { store, logger } = this.#options
+    const ended: Worker[] = []
+    const workers = await store.liveWorkers()
+    for (const worker of workers) {
+      const own = tasks.filter(({ workerId }) => workerId === worker.id)
+      // Its task is settled, but it was not removed any more.
+      if (own.length === 0 && worker.mode === 'ONE_OFF') {
+        ended.push(worker)
+        continue
+      }
+      logger.info({ workerId: worker.id, tasks: own.length }, 'Taking up a worker of an earlier process.')
+      const aliveAt = worker.mode === 'ONE_OFF' ? (own[0]?.runningAt ?? null) : null
+      this.add(aliveAt === null ? worker : { ...worker, status: 'WORKING', readyAt: aliveAt }, own, false)
+    }
+    const known = new Set(workers.map(({ id }) => id))
+    for (const { id, workerId } of tasks) {
+      if (workerId !== null && known.has(workerId)) continue
+      logger.error({ taskId: id }, 'A task is under way, but its worker is not known; it stays as it is.')
+    }
+    this.#spawn(this.#removeLeftovers(ended))
+  }
+
+  /** Lets go of the workers, which go on. */
+  detach(): void {
+    this.#detach.abort()
+  }
+
+  /** Has all workers end, as long as they may take for it and no longer than an engine that is away. Their tasks are cancelled before. */
+  async stopAll(): Promise<void> {
+    const graceMs = Math.max(0, ...this.lives().map(({ worker }) => worker.spec.timeouts.stopGraceMs))
+    for (const life of this.lives())
+      if (life.worker.mode === 'SESSION') life.end('The service was stopped (SHUTDOWN=stop).')
+    await this.workEnds(graceMs + STOP_MARGIN_MS)
+  }
+
+  /** Waits for what is under way, but no longer than so: an engine that hangs must not keep the service. */
+  async workEnds(atMostMs: number): Promise<void> {
+    const ended = new AbortController()
+    const all = (async () => {
+      while (this.#work.size > 0 && !ended.signal.aborted) await Promise.all(this.#work)
+    })()
+    await Promise.race([all, delay(this.#options.clock, atMostMs, ended.signal)])
+    ended.abort()
+  }
+
+  async #live(life: WorkerLife): Promise<void> {
+    const { logger } = this.#options
+    const { id } = life.worker
+    try {
+      if ((await life.run()) === 'detached') return
+    } catch (error) {
+      // The worker and its GPUs stay as they are: somebody else holds its task, and the next start sorts it out.
+      logger.error({ err: error, workerId: id }, 'A worker was given up.')
+      return
+    }
+    await Promise.all([this.#release(life), this.#remove(life)])
+    this.#entries.delete(id)
+    this.#onChanged(life)
+    for (const gpuId of life.worker.claim.gpuIds) this.#events.gpuChanged(gpuId)
+    this.#events.changed()
+  }
+
+  /** Its claim stands until the GPUs' memory is back: the next worker would not fit beside what is still there. */
+  async #release(life: WorkerLife): Promise<void> {
+    const { store, clock } = this.#options
+    const { id, specHash, mode, readyAt, claim } = life.worker
+    const entry = this.#entries.get(id)
+    if (entry !== undefined) entry.isReleasing = true
+    const peakMb = this.memory.peakOf(id)
+    if (peakMb !== null) this.#histories.peaked(specHash, peakMb)
+    if (mode === 'SESSION' && readyAt === null && life.retiring === null) this.#backOff(specHash)
+    const isFree = claim.gpuIds.length === 0 || (await this.memory.released(id, this.#detach.signal))
+    // The container's removal takes its time and holds nothing.
+    this.#entries.delete(id)
+    this.#events.changed()
+    if (!isFree || claim.gpuIds.length === 0) return
+    const gpuFreeAt = clock.now()
+    for (const { taskId, attempt } of life.stoppedWithIt) {
+      await store.recordRelease(taskId, attempt, { gpuFreeAt })
+      this.#events.taskChanged(taskId)
+    }
+  }
+
+  async #remove(life: WorkerLife): Promise<void> {
+    const peakMemoryMb = this.memory.peakOf(life.worker.id)
+    await life.cleanUp(peakMemoryMb === null ? {} : { peakMemoryMb })
+  }
+
+  #backOff(specHash: string): void {
+    const { clock } = this.#options
+    const failures = (this.#backoff.get(specHash)?.failures ?? 0) + 1
+    const waitMs = Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LAST_BACKOFF_MS)
+    this.#backoff.set(specHash, { failures, notBefore: clock.now() + waitMs })
+  }
+
+  #onChanged(life: WorkerLife): void {
+    const { id, specHash, readyAt, startedAt, mode } = life.worker
+    if (mode === 'SESSION' && readyAt !== null && !this.#loaded.has(life)) {
+      this.#loaded.add(life)
+      this.#backoff.delete(specHash)
+      this.#histories.loaded(specHash, readyAt - startedAt)
+    }
+    this.#events.workerChanged(id)
+    this.#events.changed()
+  }
+
+  #onAlive(life: WorkerLife, run: Run, at: number): void {
+    const { mode, specHash, startedAt } = life.worker
+    if (mode === 'ONE_OFF') this.#histories.loaded(specHash, at - startedAt)
+    this.#runningAt.set(run, at)
+    this.#events.attemptAlive(run, at)
+  }
+
+  #onEnded(life: WorkerLife, run: Run, end: { readonly requeued: boolean }): void {
+    const runningAt = this.#runningAt.get(run)
+    if (runningAt !== undefined && run.transcript.finish?.status === 'completed')
+      this.#histories.ran(life.worker.specHash, this.#options.clock.now() - runningAt)
+    for (const id of life.worker.claim.gpuIds) this.#events.gpuChanged(id)
+    this.#events.attemptEnded(run, end)
+  }
+
+  #assigned(ids: readonly GpuId[]): readonly AssignedGpu[] {
+    const gpus = this.#options.gpus.list()
+    return ids.flatMap((id) => gpus.find((gpu) => gpu.id === id) ?? [])
+  }
+
+  /** Workers of ours that no task needs: their task was settled, but the process died before they were removed or never recorded them. */
+  async #removeLeftovers(ended: readonly Worker[]): Promise<void> {
+    const { runner, store, clock, logger } = this.#options
+    const { signal } = this.#detach
+    for (let waitMs = FIRST_PROBE_MS; !signal.aborted; waitMs = Math.min(waitMs * 2, LAST_PROBE_MS)) {
+      try {
+        const listed = await runner.list()
+        const live = new Set(this.lives().map(({ worker }) => worker.name))
+        for (const { name } of listed.filter((worker) => !live.has(worker.name)))
+          await this.#removeLeftover(name)
+        for (const { id } of ended) await store.updateWorker(id, { status: 'EXITED', exitedAt: clock.now() })
+        return
+      } catch (error) {
+        if (isAway(error)) this.#reachability.note(false, error.message)
+        else
+          logger.error({ err: error }, 'What an earlier process left could not be looked at; trying again.')
+        await delay(clock, waitMs, signal)
+      }
+    }
+  }
+
+  async #removeLeftover(name: WorkerName): Promise<void> {
+    const { runner, logger } = this.#options
+    logger.info({ worker: name }, 'Removing a worker that no task needs.')
+    try {
+      await runner.remove(name)
+    } catch (error) {
+      if (isAway(error)) throw error
+      // One that cannot be removed must not keep the others; the next start tries again.
+      logger.error({ err: error, worker: name }, 'A worker that no task needs could not be removed.')
+    }
+  }
+
+  #spawn(work: Promise<void>): void {
+    const tracked = work
+      .catch((error: unknown) => {
+        this.#options.logger.error({ err: error }, 'Work in the background failed.')
+      })
+      .finally(() => this.#work.delete(tracked))
+    this.#work.add(tracked)
+  }
+}
+
+/** Whether a task's row says that a worker is on it. */
+export function isUnderWay({ status }: Task): boolean {
+  return status !== 'QUEUED' && !isFinal(status)
+}

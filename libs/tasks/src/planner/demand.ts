@@ -1,0 +1,163 @@
+import type { PresetId } from '../ids.ts'
+import type { GpuNeed, SessionOptions } from '../spec.ts'
+import { allowedGpus, gpuCount } from './gpu-need.ts'
+import type { PlanInput, QueuedTask, Waiting, WantedSession, WorkerFacts } from './plan-input.ts'
+import type { GpuRoom, Room, Share, WorkerRoom } from './room.ts'
+import { isServing } from './sessions.ts'
+
+/** What all tasks have in common that the same workers can serve and the same GPUs can hold; and how the plan has gone for them so far. */
+export interface Demand {
+  readonly presetId: PresetId
+  readonly specHash: string
+  readonly need: GpuNeed
+  readonly session: SessionOptions | null
+  /** Whose tasks these are, where workers are not shared; else `null`. */
+  readonly owner: string | null
+  readonly facts: WorkerFacts
+  readonly count: number
+  readonly share: Share
+  /** The GPUs that its need allows. */
+  readonly allowed: readonly GpuRoom[]
+  /** Those of them that get something new and are large enough. */
+  readonly usable: readonly GpuRoom[]
+  /** Session workers that serve it as soon as they have a free slot. */
+  readonly servers: readonly WorkerRoom[]
+  /** What was last said of when one is free. */
+  expectation: { readonly serving: number; readonly waitMs: number; readonly waiting: Waiting } | null
+  /** No room was found though idle sessions of this expected cost might have gone for it; below 0: none has been looked for. */
+  failedAtCost: number
+  /** Nothing is left that could be held back for it. */
+  isBeyondReserve: boolean
+  /** Of those that failed. */
+  waiting: Waiting | null
+  /** How many session workers this plan starts for it, or makes room for. */
+  coming: number
+  /** Its tasks that wait for these, within their slots. */
+  onComing: number
+  /** Its tasks that wait for a slot beyond all that are there or coming. */
+  behind: number
+}
+
+export interface Demands {
+  of(task: QueuedTask): Demand
+  ofWanted(wanted: WantedSession): Demand
+  all(): Iterable<Demand>
+}
+
+export function createDemands(
+  { now, gpus, factsOf }: Pick<PlanInput, 'now' | 'gpus' | 'factsOf'>,
+  room: Room,
+): Demands {
+  const facts = new Map<string, WorkerFacts>()
+  const byHash = new Map<string, Map<string | null, Demand[]>>()
+  const demands: Demand[] = []
+  const serversByHash = new Map<string, WorkerRoom[]>()
+  for (const worker of room.workers) {
+    if (worker.worker.mode !== 'SESSION' || !isServing(worker, room, now)) continue
+    const known = serversByHash.get(worker.worker.specHash)
+    if (known === undefined) serversByHash.set(worker.worker.specHash, [worker])
+    else known.push(worker)
+  }
+
+  const factsFor = (specHash: string): WorkerFacts => {
+    const known = facts.get(specHash) ?? factsOf(specHash)
+    facts.set(specHash, known)
+    return known
+  }
+
+  function create(
+    {
+      presetId,
+      specHash,
+      gpus: need,
+      session,
+    }: Pick<QueuedTask, 'presetId' | 'specHash' | 'gpus' | 'session'>,
+    owner: string | null,
+  ): Demand {
+    const known = factsFor(specHash)
+    const share = shareOf(need, known)
+    const allowedIds = new Set(allowedGpus(need, gpus).map(({ id }) => id))
+    const allowed = room.gpus.filter(({ gpu }) => allowedIds.has(gpu.id))
+    return {
+      presetId,
+      specHash,
+      need,
+      session,
+      owner,
+      facts: known,
+      count: gpuCount(need, gpus),
+      share,
+      allowed,
+      usable: allowed.filter(
+        ({ gpu }) => gpu.unusable === null && (gpu.memoryTotalMb === 0 || gpu.memoryTotalMb >= share.leastMb),
+      ),
+      servers:
+        session === null
+          ? []
+          : (serversByHash.get(specHash) ?? []).filter(
+              ({ worker }) =>
+                (session.isolation === 'shared' || worker.owner === owner) &&
+                worker.claim.gpuIds.every((id) => need.ids === null || need.ids.includes(id)),
+            ),
+      expectation: null,
+      failedAtCost: -1,
+      isBeyondReserve: false,
+      waiting: null,
+      coming: 0,
+      onComing: 0,
+      behind: 0,
+    }
+  }
+
+  function find(
+    task: Pick<QueuedTask, 'presetId' | 'specHash' | 'gpus' | 'session'>,
+    owner: string | null,
+  ): Demand {
+    let byOwner = byHash.get(task.specHash)
+    if (byOwner === undefined) {
+      byOwner = new Map()
+      byHash.set(task.specHash, byOwner)
+    }
+    let alike = byOwner.get(owner)
+    if (alike === undefined) {
+      alike = []
+      byOwner.set(owner, alike)
+    }
+    for (const demand of alike) {
+      if ((demand.session === null) === (task.session === null) && isSameNeed(demand.need, task.gpus))
+        return demand
+    }
+    const fresh = create(task, owner)
+    alike.push(fresh)
+    demands.push(fresh)
+    return fresh
+  }
+
+  return {
+    of: (task) => find(task, task.session?.isolation === 'owner' ? task.owner : null),
+    ofWanted: (wanted) => find(wanted, null),
+    all: () => demands,
+  }
+}
+
+function shareOf({ share, memoryMb }: GpuNeed, { learnedMemoryMb }: WorkerFacts): Share {
+  const leastMb = Math.max(memoryMb ?? 0, learnedMemoryMb ?? 0)
+  const isPart = share === 'shared' && (memoryMb !== null || learnedMemoryMb !== null)
+  return { memoryMb: isPart ? leastMb : null, leastMb }
+}
+
+function isSameNeed(a: GpuNeed, b: GpuNeed): boolean {
+  return (
+    a === b ||
+    (a.count === b.count &&
+      a.share === b.share &&
+      a.memoryMb === b.memoryMb &&
+      isSameList(a.ids, b.ids) &&
+      isSameList(a.names, b.names))
+  )
+}
+
+function isSameList(a: readonly string[] | null, b: readonly string[] | null): boolean {
+  if (a === null || b === null) return a === b
+  return a.length === b.length && a.every((item, at) => item === b[at])
+}

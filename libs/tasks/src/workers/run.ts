@@ -1,0 +1,191 @@
+import type { Clock } from '../clock.ts'
+import { runIdOf } from '../ids.ts'
+import type { RunOrder } from '../runner.ts'
+import type { StopReason, Task } from '../task.ts'
+import type { EventWriter, TaskWriter } from './event-writer.ts'
+import { outcomeOf, type AttemptEnd, type Outcome } from './outcome.ts'
+import { Transcript } from './transcript.ts'
+
+/** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
+const CATCH_UP_MS = 2_000
+const MAX_BACKOFF_MS = 600_000
+
+/** What becomes of an attempt whose deadline has passed. */
+export interface RunEvents {
+  /** Its worker is to be made to stop working on it. */
+  onOverdue(run: Run, reason: StopReason): void
+  /** It was handed to a session worker, which has not said a word of it. */
+  onUnacknowledged(run: Run): void
+  /** It shows its first sign of life; its status has become RUNNING. */
+  onAlive(run: Run, at: number): void
+  /** The finish was said; of a one-off worker, which is to exit now. */
+  onFinish(run: Run): void
+}
+
+/** One attempt of a task, as the worker that serves it has it: its events, its deadlines, and what its end comes to. */
+export class Run {
+  readonly task: Task
+  readonly id: string
+  readonly writer: TaskWriter
+  readonly transcript: Transcript
+  /** When the worker got it; `null`: it waits for its worker to come up. */
+  handedAt: number | null
+  /** It ended; what its worker says of it counts no more. */
+  isOver = false
+  readonly #clock: Clock
+  readonly #events: RunEvents
+  #stopReason: StopReason | null
+  #cancelReason: string | null
+  readonly #timers = new Map<string, Disposable>()
+  #heardAt = 0
+
+  constructor(clock: Clock, events: RunEvents, task: Task, worker: EventWriter, handedAt: number | null) {
+    const { id, attempt, lastSeq } = task
+    this.task = task
+    this.id = runIdOf(id, attempt)
+    this.handedAt = handedAt
+    this.#clock = clock
+    this.#events = events
+    this.#stopReason = task.stopReason
+    this.#cancelReason = task.cancelReason
+    const writer = worker.openTask({ taskId: id, attempt, lastSeq })
+    this.writer = writer
+    this.transcript = new Transcript(
+      {
+        write: (body) => {
+          writer.write(body)
+          this.#heardAt = clock.now()
+        },
+        onSignOfLife: () => {
+          this.#disarm('ack')
+          writer.change({ status: 'RUNNING', runningAt: worker.at })
+          writer.write({ type: 'status', taskStatus: 'RUNNING', reason: null })
+          this.#armSilence()
+          events.onAlive(this, worker.at)
+        },
+        onFirstText: () => {
+          writer.change({ firstTextAt: worker.at })
+        },
+        onFinish: (finish) => {
+          writer.change({ finish })
+          events.onFinish(this)
+        },
+        onArtifact: (artifact) => {
+          writer.announce(artifact)
+        },
+      },
+      { signOfLife: task.runningAt !== null, text: task.firstTextAt !== null, finish: task.finish },
+    )
+    if (task.runningAt !== null) this.#armSilence()
+  }
+
+  /** As a worker is told of it. */
+  get order(): RunOrder {
+    return { runId: this.id, attempt: this.task.attempt, input: this.task.input }
+  }
+
+  get stopReason(): StopReason | null {
+    return this.#stopReason
+  }
+
+  /** Takes over a stop reason that has been recorded in the task's row; the first one stays. */
+  stopFor(reason: StopReason, cancelReason: string | null): void {
+    this.#stopReason ??= reason
+    this.#cancelReason ??= cancelReason
+  }
+
+  /** The worker was started, or got the task, at `from`: the clock of its run timeout runs. */
+  armRunTimeout(from: number): void {
+    this.#arm('run', from + this.task.spec.timeouts.runMs, 'timeout')
+  }
+
+  /** The worker was started at `from` and must show a sign of life. */
+  armStartTimeout(from: number): void {
+    if (!this.transcript.isAlive) this.#arm('start', from + this.task.spec.timeouts.startMs, 'start-timeout')
+  }
+
+  /** It has been handed to a session worker just now (or it is not known when, by an earlier process). */
+  armAcknowledgement(): void {
+    if (this.transcript.isAlive) return
+    this.#set('ack', this.task.spec.timeouts.ackMs, () => {
+      this.#events.onUnacknowledged(this)
+    })
+  }
+
+  /** After it nothing of the run happens by itself. */
+  over(): void {
+    this.isOver = true
+    for (const timer of this.#timers.values()) timer[Symbol.dispose]()
+    this.#timers.clear()
+  }
+
+  /** What the attempt comes to, `stored` being the task's row where it has been read since. */
+  outcome(
+    end: AttemptEnd['end'],
+    more: {
+      readonly stored: Task | null
+      readonly hungAfterFinish: boolean
+      readonly workerWords: readonly string[]
+    },
+  ): Outcome {
+    const { transcript, task } = this
+    const { stored } = more
+    const stopReason = stored?.stopReason ?? this.#stopReason
+    return outcomeOf({
+      end,
+      finish: transcript.finish,
+      stopReason,
+      cancelReason: stored?.cancelReason ?? this.#cancelReason,
+      cancelRequested: stopReason === 'cancel' || (stored !== null && stored.cancelRequestedAt !== null),
+      timeouts: task.spec.timeouts,
+      hungAfterFinish: more.hungAfterFinish,
+      outputLost: transcript.outputLost,
+      lastWords: transcript.lastWords.length > 0 ? transcript.lastWords : more.workerWords,
+    })
+  }
+
+  /** When to try again what has come to this; `null`: it is not tried again. */
+  retryAt({ status, failureClass }: Outcome, at: number): number | null {
+    const { attempt, spec } = this.task
+    const { maxAttempts, backoffMs, on } = spec.retry
+    if (status !== 'FAILED' || failureClass === null) return null
+    if (!on.includes(failureClass) || attempt >= maxAttempts) return null
+    // Nothing has failed yet where no worker has taken it: another one can at once.
+    if (failureClass === 'unacknowledged') return at
+    return at + Math.min(backoffMs * 2 ** (attempt - 1), MAX_BACKOFF_MS)
+  }
+
+  #armSilence(): void {
+    this.#disarm('start')
+    const { silenceMs } = this.task.spec.timeouts
+    if (silenceMs === null) return
+    this.#heardAt = this.#clock.now()
+    const look = (): void => {
+      const leftMs = this.#heardAt + silenceMs - this.#clock.now()
+      if (leftMs > 0) this.#set('silence', leftMs, look)
+      else this.#events.onOverdue(this, 'silence')
+    }
+    this.#set('silence', silenceMs, look)
+  }
+
+  #arm(name: string, dueAt: number, reason: StopReason): void {
+    const overdue = (): void => {
+      this.#events.onOverdue(this, reason)
+    }
+    this.#set(name, dueAt - this.#clock.now(), () => {
+      // A process that was suspended, or was not there, first reads what the worker has said meanwhile: it may have finished in time.
+      if (this.#clock.now() - dueAt > CATCH_UP_MS) this.#set(name, CATCH_UP_MS, overdue)
+      else overdue()
+    })
+  }
+
+  #set(name: string, ms: number, callback: () => void): void {
+    this.#disarm(name)
+    if (!this.isOver) this.#timers.set(name, this.#clock.after(Math.max(0, ms), callback))
+  }
+
+  #disarm(name: string): void {
+    this.#timers.get(name)?.[Symbol.dispose]()
+    this.#timers.delete(name)
+  }
+}

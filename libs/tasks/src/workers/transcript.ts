@@ -1,0 +1,173 @@
+import type { WorkerEvent } from '@gpu-service/event-parser'
+import type { Artifact, TaskEventBody } from '../event.ts'
+import { createOutputBuilder } from '../output.ts'
+import type { TaskFinish, TaskOutput } from '../task.ts'
+
+const MAX_STDERR_CHARACTERS = 16 * 1024 * 1024
+/** What is kept of stderr for the message of a failure. */
+export const LAST_WORDS_LINES = 10
+export const LAST_WORDS_LINE_LENGTH = 500
+
+export type ArtifactEvent = Extract<WorkerEvent, { type: 'artifact' }>
+
+/** Where what an attempt says goes. */
+export interface TranscriptSink {
+  write(body: TaskEventBody): void
+  /** The worker's first sign of life for the task, before what it says with it. */
+  onSignOfLife(): void
+  /** Its first piece of text, before the event. */
+  onFirstText(): void
+  /** Its first `finish`, before the event. */
+  onFinish(finish: TaskFinish): void
+  /** An artifact whose bytes have been taken, before the event. */
+  onArtifact(artifact: Artifact): void
+}
+
+/** What earlier processes have seen of an attempt. */
+export interface Seen {
+  readonly signOfLife: boolean
+  readonly text: boolean
+  readonly finish: TaskFinish | null
+}
+
+/**
+ * What one attempt has said, by the rules of the protocol that concern one task: what counts after its finish, what its text comes to, what
+ * has been lost. It writes events and keeps what the end of the attempt needs to know of them.
+ */
+export class Transcript {
+  readonly #sink: TranscriptSink
+  readonly #output = createOutputBuilder()
+  #signOfLife: boolean
+  #text: boolean
+  #finish: TaskFinish | null
+  #outputLost = false
+  #stderrCharacters = 0
+  readonly #lastWords: string[] = []
+
+  constructor(sink: TranscriptSink, seen: Seen) {
+    this.#sink = sink
+    this.#signOfLife = seen.signOfLife
+    this.#text = seen.text
+    this.#finish = seen.finish
+  }
+
+  /** The worker has shown a sign of life for the task. */
+  get isAlive(): boolean {
+    return this.#signOfLife
+  }
+
+  /** The first `finish`. */
+  get finish(): TaskFinish | null {
+    return this.#finish
+  }
+
+  /** Some of the output is missing. */
+  get outputLost(): boolean {
+    return this.#outputLost
+  }
+
+  /** The last lines of stderr, oldest first. */
+  get lastWords(): readonly string[] {
+    return this.#lastWords
+  }
+
+  /** What the events so far come to. */
+  output(): TaskOutput {
+    return this.#output.build()
+  }
+
+  /** Takes note of an event that an earlier process has stored. */
+  recall(body: TaskEventBody): void {
+    this.#output.add(body)
+    if (body.type === 'gap') this.#outputLost = true
+    if (body.type !== 'log' || body.stream !== 'STDERR') return
+    this.#stderrCharacters += body.line.length + 1
+    this.#lastWords.push(body.line.slice(0, LAST_WORDS_LINE_LENGTH))
+    if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
+  }
+
+  /** The worker lives and has taken the task. */
+  signOfLife(): void {
+    if (this.#signOfLife) return
+    this.#signOfLife = true
+    this.#sink.onSignOfLife()
+  }
+
+  /** Something that is kept as it is: a log line, a fault, a gap, or what a worker that comes up says. */
+  write(body: TaskEventBody): void {
+    this.#sink.write(body)
+    this.recall(body)
+  }
+
+  stderr(line: string): void {
+    if (this.#stderrCharacters > MAX_STDERR_CHARACTERS) return
+    this.write({ type: 'log', stream: 'STDERR', level: null, line })
+    if (this.#stderrCharacters <= MAX_STDERR_CHARACTERS) return
+    const cut = `[cut: more than ${MAX_STDERR_CHARACTERS} characters on stderr; the rest is not kept]`
+    this.write({ type: 'log', stream: 'STDERR', level: 'warning', line: cut })
+  }
+
+  /** An event of the task, artifacts excepted. */
+  take(event: Exclude<WorkerEvent, ArtifactEvent>): void {
+    if (this.refuseAfterFinish(event)) return
+    switch (event.type) {
+      case 'text_delta':
+      case 'text':
+        if (!this.#text) {
+          this.#text = true
+          this.#sink.onFirstText()
+        }
+        this.write(event)
+        return
+      case 'finish': {
+        const error = event.error && {
+          code: event.error.code ?? 'WORKER_FAILED',
+          message: event.error.message,
+        }
+        this.#finish = { status: event.status, error }
+        this.#sink.onFinish(this.#finish)
+        this.write({ type: 'finish', status: event.status, error })
+        return
+      }
+      default:
+        this.write(bodyOf(event))
+    }
+  }
+
+  /** An artifact of the task, whose bytes have been taken. */
+  takeArtifact(artifact: Artifact): void {
+    this.#sink.onArtifact(artifact)
+    this.write({ type: 'artifact', artifact })
+  }
+
+  /** Nothing counts after the finish: it is told as a fault, and `true` given. */
+  refuseAfterFinish(event: WorkerEvent): boolean {
+    if (this.#finish === null) return false
+    const detail = 'The worker said this after its finish event.'
+    this.write({ type: 'fault', kind: 'AFTER_FINISH', line: startOf(event), detail })
+    return true
+  }
+}
+
+/** An event as it is kept. */
+export function bodyOf(event: Exclude<WorkerEvent, ArtifactEvent>): TaskEventBody {
+  switch (event.type) {
+    case 'log':
+      return { type: 'log', stream: 'STDOUT', level: event.level, line: event.message }
+    case 'finish': {
+      const { status, error } = event
+      return {
+        type: 'finish',
+        status,
+        error: error && { code: error.code ?? 'WORKER_FAILED', message: error.message },
+      }
+    }
+    default:
+      return event
+  }
+}
+
+/** An event that is not kept, as a fault quotes it. */
+export function startOf(event: WorkerEvent): string {
+  return JSON.stringify(event).slice(0, 1_000)
+}

@@ -1,0 +1,431 @@
+import { inOrder } from '../../src/planner/order.ts'
+import {
+  allowedGpus,
+  plan,
+  type Plan,
+  type PlanAction,
+  type PlanInput,
+  type PlannedGpu,
+  type PlannedWorker,
+  type PlanRules,
+  type QueuedTask,
+  type Waiting,
+  type WorkerFacts,
+} from '../../src/planner/index.ts'
+import type { GpuId, TaskId, WorkerId } from '../../src/ids.ts'
+import type { GpuNeed, SessionOptions } from '../../src/spec.ts'
+import { NOW, presetId, task } from './situation.ts'
+
+/** What a preset of a made-up world is like, known to the planner or not. */
+export interface WorldPreset {
+  readonly name: string
+  readonly gpus: GpuNeed
+  readonly session: SessionOptions | null
+  readonly loadMs: number
+  /** What a worker really uses of each of its GPUs; at most what it claims. */
+  readonly useMb: number
+  /** How the planner is told to know it. */
+  readonly facts: WorkerFacts
+}
+
+export interface WorldTask {
+  readonly at: number
+  readonly preset: WorldPreset
+  readonly runMs: number
+  readonly owner: string
+  readonly priority: number
+  readonly affinity: string | null
+}
+
+/** Something that changes on a GPU from outside. */
+export interface WorldChange {
+  readonly at: number
+  readonly gpu: number
+  readonly foreignMb?: number
+  readonly unusable?: string | null
+}
+
+export interface World {
+  readonly gpus: readonly PlannedGpu[]
+  readonly tasks: readonly WorldTask[]
+  readonly changes: readonly WorldChange[]
+  readonly maxWorkers: number
+  readonly rules: PlanRules
+  /** From a worker's end until its memory is seen free. */
+  readonly releaseMs: number
+}
+
+export interface Told {
+  readonly startedAt: ReadonlyMap<TaskId, number>
+  /** Sum over all tasks from submission to RUNNING. */
+  readonly waitMs: number
+  readonly loads: number
+  readonly evictions: number
+  readonly plans: number
+  readonly endedAt: number
+}
+
+interface Actor {
+  readonly id: WorkerId
+  readonly preset: WorldPreset
+  readonly claim: PlannedWorker['claim']
+  readonly startedAt: number
+  readonly owner: string | null
+  readyAt: number | null
+  endingAt: number | null
+  idleSince: number | null
+  served: number
+  readonly running: {
+    readonly id: TaskId
+    readonly owner: string
+    readonly since: number
+    doneAt: number | null
+    readonly runMs: number
+  }[]
+  readonly affinities: Map<string, number>
+}
+
+/** Carries out plans in virtual time until nothing happens any more. `observe` sees each plan before it is carried out, and may throw. */
+export function live(
+  world: World,
+  observe: (input: PlanInput, made: Plan, world: { readonly foreignMb: ReadonlyMap<GpuId, number> }) => void,
+  /** Which plan is carried out; another than the planner's own to compare it with. */
+  planner: (input: PlanInput) => Plan = plan,
+): Told {
+  let now = NOW
+  const gpus = new Map(world.gpus.map((there) => [there.id, there]))
+  const foreignMb = new Map(world.gpus.map(({ id }) => [id, 0]))
+  const queue = new Map<TaskId, { readonly task: QueuedTask; readonly given: WorldTask }>()
+  const actors = new Map<WorkerId, Actor>()
+  const startedAt = new Map<TaskId, number>()
+  const facts = new Map(world.tasks.map(({ preset }) => [`hash of ${preset.name}`, preset.facts]))
+  const arrivals = world.tasks
+    .map((given, index) => ({ given, index }))
+    .sort((a, b) => a.given.at - b.given.at)
+  const changes = [...world.changes].sort((a, b) => a.at - b.at)
+  let [waitMs, loads, evictions, plans, workerCount] = [0, 0, 0, 0, 0]
+
+  for (;;) {
+    arrive()
+    const wakeAt = settle()
+    const next = nextMoment(wakeAt)
+    if (next === Infinity) break
+    now = next
+  }
+  return { startedAt, waitMs, loads, evictions, plans, endedAt: now }
+
+  function arrive(): void {
+    while (arrivals[0] !== undefined && NOW + arrivals[0].given.at <= now) {
+      const { given, index } = arrivals.shift() as (typeof arrivals)[number]
+      const { preset, owner, priority, affinity } = given
+      const arrived = task(`task-${String(index).padStart(4, '0')}`, {
+        preset: preset.name,
+        owner,
+        priority,
+        affinity,
+        queuedAt: NOW + given.at,
+        gpus: preset.gpus,
+        session: preset.session,
+      })
+      queue.set(arrived.id, { task: arrived, given })
+    }
+    while (changes[0] !== undefined && NOW + changes[0].at <= now) {
+      const change = changes.shift() as WorldChange
+      const there = world.gpus[change.gpu]
+      if (there === undefined) continue
+      if (change.foreignMb !== undefined) foreignMb.set(there.id, change.foreignMb)
+      if (change.unusable !== undefined) gpus.set(there.id, { ...there, unusable: change.unusable })
+    }
+    for (const actor of actors.values()) pass(actor)
+  }
+
+  function pass(actor: Actor): void {
+    if (actor.endingAt !== null) {
+      if (actor.endingAt + world.releaseMs <= now) actors.delete(actor.id)
+      return
+    }
+    if (actor.readyAt === null && actor.startedAt + actor.preset.loadMs <= now) {
+      actor.readyAt = actor.startedAt + actor.preset.loadMs
+      for (const running of actor.running) begin(actor, running)
+      if (actor.running.length === 0) actor.idleSince = now
+    }
+    for (const done of actor.running.filter(({ doneAt }) => doneAt !== null && doneAt <= now)) {
+      actor.running.splice(actor.running.indexOf(done), 1)
+      actor.served += 1
+      if (actor.running.length === 0) actor.idleSince = now
+      if (actor.preset.session === null) actor.endingAt = now
+    }
+  }
+
+  function begin(actor: Actor, running: Actor['running'][number]): void {
+    running.doneAt = now + running.runMs
+    const given = world.tasks[Number(running.id.slice(5))]
+    waitMs += now - NOW - (given?.at ?? 0)
+    startedAt.set(running.id, now)
+    actor.idleSince = null
+  }
+
+  /** Plans until a plan has nothing to do. */
+  function settle(): number | null {
+    for (let round = 0; round < 100; round += 1) {
+      const input = toInput()
+      const made = planner(input)
+      plans += 1
+      observe(input, made, { foreignMb })
+      if (made.actions.length === 0) return made.wakeAt
+      for (const action of made.actions) carryOut(action)
+    }
+    throw new Error('The plans never come to rest.')
+  }
+
+  function carryOut(action: PlanAction): void {
+    if (action.kind === 'end') {
+      const actor = known(action.workerId)
+      actor.endingAt = now
+      if (action.forTask !== null) evictions += 1
+      return
+    }
+    const taken = action.taskId === null ? undefined : queue.get(action.taskId)
+    if (taken === undefined) throw new Error('A start of what is not queued.')
+    queue.delete(taken.task.id)
+    const running = {
+      id: taken.task.id,
+      owner: taken.task.owner,
+      since: now,
+      doneAt: null,
+      runMs: taken.given.runMs,
+    }
+    if (action.kind === 'start') {
+      workerCount += 1
+      loads += 1
+      const id = `worker-${String(workerCount).padStart(4, '0')}` as WorkerId
+      actors.set(id, {
+        id,
+        preset: taken.given.preset,
+        claim: action.claim,
+        startedAt: now,
+        owner: taken.task.session?.isolation === 'owner' ? taken.task.owner : null,
+        readyAt: null,
+        endingAt: null,
+        idleSince: null,
+        served: 0,
+        running: [running],
+        affinities: new Map(),
+      })
+      return
+    }
+    const actor = known(action.workerId)
+    actor.running.push(running)
+    actor.idleSince = null
+    if (taken.task.affinity !== null) actor.affinities.set(taken.task.affinity, now)
+    if (actor.readyAt !== null) begin(actor, running)
+  }
+
+  function known(id: WorkerId): Actor {
+    const actor = actors.get(id)
+    if (actor === undefined) throw new Error(`There is no ${id}.`)
+    return actor
+  }
+
+  function toInput(): PlanInput {
+    const workers = [...actors.values()].map((actor): PlannedWorker => ({
+      id: actor.id,
+      presetId: presetId(actor.preset.name),
+      specHash: `hash of ${actor.preset.name}`,
+      mode: actor.preset.session === null ? 'ONE_OFF' : 'SESSION',
+      phase: actor.endingAt !== null ? 'ending' : actor.readyAt === null ? 'starting' : 'ready',
+      claim: actor.claim,
+      usedMb: new Map(actor.claim.gpuIds.map((id) => [id, usedBy(actor)])),
+      owner: actor.owner,
+      session: actor.preset.session,
+      runningSince: actor.running.map(({ since }) => since),
+      runningOwners: actor.running.map(({ owner }) => owner),
+      retiring: null,
+      startedAt: actor.startedAt,
+      readyAt: actor.readyAt,
+      idleSince: actor.idleSince,
+      tasksServed: actor.served,
+      affinities: actor.affinities,
+    }))
+    return {
+      now,
+      queue: [...queue.values()].map((queued) => queued.task),
+      workers,
+      gpus: [...gpus.values()].map((there) => ({
+        ...there,
+        usedMb:
+          (foreignMb.get(there.id) ?? 0) +
+          [...actors.values()]
+            .filter(({ claim }) => claim.gpuIds.includes(there.id))
+            .reduce((sum, actor) => sum + usedBy(actor), 0),
+      })),
+      wanted: [],
+      inForce: new Map(world.tasks.map(({ preset }) => [presetId(preset.name), `hash of ${preset.name}`])),
+      factsOf: (hash) =>
+        facts.get(hash) ?? { learnedMemoryMb: null, loadMs: null, runMs: null, tasksPerHour: 0 },
+      maxWorkers: world.maxWorkers,
+      blocked: null,
+      rules: world.rules,
+    }
+  }
+
+  function usedBy(actor: Actor): number {
+    return actor.readyAt === null ? 0 : actor.preset.useMb
+  }
+
+  function nextMoment(wakeAt: number | null): number {
+    let next = wakeAt ?? Infinity
+    if (arrivals[0] !== undefined) next = Math.min(next, NOW + arrivals[0].given.at)
+    if (changes[0] !== undefined) next = Math.min(next, NOW + changes[0].at)
+    for (const { endingAt, readyAt, startedAt: from, preset, running } of actors.values()) {
+      if (endingAt !== null) next = Math.min(next, endingAt + world.releaseMs)
+      else if (readyAt === null) next = Math.min(next, from + preset.loadMs)
+      else for (const { doneAt } of running) next = Math.min(next, doneAt ?? Infinity)
+    }
+    return Math.max(next, now + 1)
+  }
+}
+
+/** Throws where a plan breaks a rule that holds for each plan by itself. */
+export function checkPlan(input: PlanInput, made: Plan, foreignMb: ReadonlyMap<GpuId, number>): void {
+  const queued = new Map([...input.queue].map((there) => [there.id, there]))
+  const seen = new Set<TaskId>()
+  const claims = input.workers.map(({ claim, usedMb }) => ({ claim, usedMb }))
+  const assigned = new Map<WorkerId, number>()
+  for (const action of made.actions) {
+    if (action.kind !== 'end' && action.taskId !== null) {
+      check(!seen.has(action.taskId), `task ${action.taskId} is given away twice`)
+      check(queued.has(action.taskId), `task ${action.taskId} is not queued`)
+      seen.add(action.taskId)
+    }
+    if (action.kind === 'start') {
+      const asked = queued.get(action.taskId ?? ('' as TaskId))
+      const { gpuIds, memoryMb } = action.claim
+      check(
+        asked === undefined || gpuIds.length === asked.gpus.count,
+        'a claim of another size than the need',
+      )
+      check(new Set(gpuIds).size === gpuIds.length, 'a GPU twice in one claim')
+      for (const id of gpuIds) {
+        const there = input.gpus.find((candidate) => candidate.id === id)
+        check(there !== undefined && there.unusable === null, `${id} gets nothing new`)
+        check(asked?.gpus.ids?.includes(id) ?? true, `${id} is not allowed`)
+        const others = claims.filter(({ claim }) => claim.gpuIds.includes(id))
+        if (memoryMb === null) check(others.length === 0, `${id} has somebody beside an exclusive claim`)
+        check(!others.some(({ claim }) => claim.memoryMb === null), `${id} is held by an exclusive claim`)
+        const taken = others.reduce(
+          (sum, { claim, usedMb }) => sum + Math.max(claim.memoryMb ?? 0, usedMb.get(id) ?? 0),
+          0,
+        )
+        check(
+          memoryMb === null || taken + memoryMb + (foreignMb.get(id) ?? 0) <= there.memoryTotalMb,
+          `${id} is over its capacity`,
+        )
+      }
+      claims.push({ claim: action.claim, usedMb: new Map() })
+    } else if (action.kind === 'assign') {
+      assigned.set(action.workerId, (assigned.get(action.workerId) ?? 0) + 1)
+    } else {
+      const ended = input.workers.find(({ id }) => id === action.workerId)
+      check(ended?.phase === 'ready' && ended.runningSince.length === 0, 'one that is busy is ended')
+      check(!assigned.has(action.workerId), 'one that was given a task is ended')
+      if (action.forTask === null) continue
+      check(ended.session?.pinned === false, 'a pinned one is evicted')
+      check(
+        (ended.readyAt ?? Infinity) + ended.session.minResidencyMs <= input.now,
+        'one is evicted too early',
+      )
+    }
+  }
+  check(claims.length <= input.maxWorkers, 'more workers than places')
+  for (const { id, session, runningSince, tasksServed, phase } of input.workers) {
+    const given = assigned.get(id) ?? 0
+    if (given === 0) continue
+    check(phase !== 'ending', 'a task for one that ends')
+    check(runningSince.length + given <= (session?.maxConcurrency ?? 0), 'more tasks than slots')
+    check(tasksServed + runningSince.length + given <= (session?.maxTasks ?? Infinity), 'too many tasks')
+  }
+  for (const id of queued.keys()) {
+    const waits = made.waiting.has(id)
+    check(seen.has(id) ? !waits : waits, `${id} neither starts nor waits, or both`)
+  }
+}
+
+/** Throws where a one-off task waits for which there is room that is held back for nobody. */
+export function checkNothingFitsLeft(
+  input: PlanInput,
+  made: Plan,
+  foreignMb: ReadonlyMap<GpuId, number>,
+): void {
+  if (made.actions.length > 0 || input.workers.length >= input.maxWorkers) return
+  const isHolding = ({ kind, reason }: Waiting): boolean => kind === 'release' || reason.includes('held back')
+  if ([...made.waiting.values()].some(isHolding)) return
+  for (const queued of input.queue) {
+    if (queued.session !== null) continue
+    const { gpus, specHash } = queued
+    const learned = input.factsOf(specHash).learnedMemoryMb ?? 0
+    const least = Math.max(learned, gpus.memoryMb ?? 0)
+    const isPart = gpus.share === 'shared' && least > 0
+    const free = allowedGpus(gpus, input.gpus).filter(({ id, unusable, memoryTotalMb }) => {
+      const others = input.workers.filter(({ claim }) => claim.gpuIds.includes(id))
+      const room = memoryTotalMb - (foreignMb.get(id) ?? 0)
+      if (unusable !== null || least > room) return false
+      if (!isPart) return others.length === 0
+      if (others.some(({ claim }) => claim.memoryMb === null)) return false
+      const taken = others.reduce(
+        (sum, { claim, usedMb }) => sum + Math.max(claim.memoryMb ?? 0, usedMb.get(id) ?? 0),
+        0,
+      )
+      return taken + least <= room
+    })
+    check(free.length < Number(gpus.count), `${queued.id} waits though there is room for it`)
+  }
+}
+
+/** Throws where the plan of the same input in another order is another plan. */
+export function checkOrderDoesNotMatter(
+  input: PlanInput,
+  made: Plan,
+  shuffle: <T>(items: readonly T[]) => T[],
+): void {
+  const again = plan({
+    ...input,
+    queue: shuffle([...input.queue]),
+    workers: shuffle(input.workers),
+    gpus: shuffle(input.gpus),
+  })
+  check(told(again) === told(made), `another plan:\n${told(again)}\n${told(made)}`)
+}
+
+function told({ actions, waiting, wakeAt }: Plan): string {
+  return JSON.stringify([actions, [...waiting], wakeAt])
+}
+
+/** Watches how long the first task of the queue stays there; throws where it is longer than the bound. */
+export function createPatience(boundMs: number): (input: PlanInput, made: Plan) => void {
+  let first: { readonly id: TaskId; readonly since: number } | null = null
+  return (input) => {
+    const id = inOrder(input)[0]?.id
+    if (id === undefined) {
+      first = null
+      return
+    }
+    if (first?.id !== id) first = { id, since: input.now }
+    check(input.now - first.since <= boundMs, `${id} has been first for ${input.now - first.since} ms`)
+  }
+}
+
+function check(holds: boolean, otherwise: string): asserts holds {
+  if (!holds) throw new Error(otherwise)
+}
+
+/** Numbers from 0 up to 1, evenly spread and the same for the same seed (Mulberry32). */
+export function randomFrom(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixedUp = Math.imul(state ^ (state >>> 15), state | 1)
+    mixedUp = (mixedUp + Math.imul(mixedUp ^ (mixedUp >>> 7), mixedUp | 61)) ^ mixedUp
+    return ((mixedUp ^ (mixedUp >>> 14)) >>> 0) / 2 ** 32
+  }
+}
