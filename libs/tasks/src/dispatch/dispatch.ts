@@ -495,6 +495,8 @@ export class TaskDispatcher implements Dispatcher {
       try {
         await this.#planOnce()
         await this.#nudge.waitPast(version, signal)
+        // What else comes in this turn of the event loop is planned with it.
+        await new Promise(setImmediate)
       } catch (error) {
         logger.error({ err: error }, 'Tasks could not be given to workers; trying again.')
         await delay(clock, RETRY_PLAN_MS, signal)

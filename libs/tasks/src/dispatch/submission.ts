@@ -60,9 +60,19 @@ export function refused(
   return { status: 'refused', index, code, message }
 }
 
+/** Of a preset's spec, by the number of GPUs. */
+const settledSpecs = new WeakMap<WorkerSpec, Map<number, WorkerSpec>>()
+
 /** What a task needs must not change with the cards that come and go while it waits: the number of GPUs is settled. */
 export function settled(spec: WorkerSpec, gpus: readonly Gpu[]): WorkerSpec {
-  return Object.freeze({ ...spec, gpus: { ...spec.gpus, count: gpuCount(spec.gpus, gpus) } })
+  const count = gpuCount(spec.gpus, gpus)
+  const byCount = settledSpecs.get(spec) ?? new Map<number, WorkerSpec>()
+  settledSpecs.set(spec, byCount)
+  const known = byCount.get(count)
+  if (known !== undefined) return known
+  const result = Object.freeze({ ...spec, gpus: Object.freeze({ ...spec.gpus, count }) })
+  byCount.set(count, result)
+  return result
 }
 
 /** The hash of the workers that a preset's tasks would get now. */

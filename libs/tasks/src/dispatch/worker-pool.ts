@@ -30,7 +30,12 @@ export interface WorkerPoolEvents {
   readonly changed: () => void
 }
 
-type Entry = { readonly life: WorkerLife; isReleasing: boolean }
+interface Entry {
+  readonly life: WorkerLife
+  isReleasing: boolean
+  /** What of it a plan depends on, as it was when it last changed. */
+  planned: string
+}
 
 /**
  * The workers of this installation: started, taken up after a restart, followed to their ends, their GPU memory awaited, and removed; and
@@ -160,7 +165,7 @@ export class WorkerPool {
   add(worker: Worker, tasks: readonly Task[], isFresh: boolean): WorkerLife {
     const { gpuIds, memoryMb } = worker.claim
     const life = new WorkerLife(this.#context, worker, tasks, this.#assigned(gpuIds), isFresh)
-    this.#entries.set(worker.id, { life, isReleasing: false })
+    this.#entries.set(worker.id, { life, isReleasing: false, planned: '' })
     this.memory.claimed(worker, memoryMb ?? worker.spec.gpus.memoryMb ?? 0)
     for (const id of gpuIds) this.#events.gpuChanged(id)
     this.#events.workerChanged(worker.id)
@@ -273,6 +278,11 @@ export class WorkerPool {
       this.#histories.loaded(specHash, readyAt - startedAt)
     }
     this.#events.workerChanged(id)
+    const entry = this.#entries.get(id)
+    if (entry === undefined) return
+    const planned = [life.isEnding, life.isOpen, life.retiring, life.runs.map((run) => run.id)].join()
+    if (planned === entry.planned) return
+    entry.planned = planned
     this.#events.changed()
   }
 

@@ -185,6 +185,11 @@ export class WorkerLife {
     return this.#stopping || this.#ended.signal.aborted
   }
 
+  /** A session worker is ready, and that is stored: it can be given tasks at once. */
+  get isOpen(): boolean {
+    return this.#open
+  }
+
   get idleSince(): number | null {
     return this.#idleSince
   }
