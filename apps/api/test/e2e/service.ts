@@ -177,7 +177,6 @@ export class TestService implements AsyncDisposable {
         RUNNER: runner,
         GPUS: 'none',
         GPU_SAMPLE_SECONDS: '0.3',
-        GPU_SAMPLE_SECONDS: '0.3',
         LOG_LEVEL: 'warn',
         ...env,
         ...more,
