@@ -200,6 +200,9 @@ for (const { runner, skipped } of RUNNERS) {
 
   describe.skipIf(skipped)(`stubborn workers with the ${runner} runner`, () => {
     const GRACE_MS = 1_000
+    const LANES = 2
+    /** A longer run: `STUBBORN_CANCELS=200 npx vitest run --root apps/api test/e2e/retry.test.ts`. */
+    const CANCELS = Number(process.env['STUBBORN_CANCELS'] ?? 20)
     let service: TestService
     beforeAll(async () => {
       await testEngine()?.ensureImage(SESSION_WORKER_IMAGE)
@@ -220,45 +223,49 @@ for (const { runner, skipped } of RUNNERS) {
     })
     afterAll(() => service[Symbol.asyncDispose]())
 
-    /** How long after the request to cancel it the worker was gone, in milliseconds; by then it is, and its claim is free soon after. */
+    /** Cancels a task of the kind and gives how long after that its container or process was gone, in milliseconds. Its claim is free then. */
     async function stop(kind: string, input: Record<string, unknown>): Promise<number> {
       const id = await service.submit(kind, input)
       await service.reached(id, 'RUNNING')
       const { worker, gpuIds } = await service.task(id)
       expect(gpuIds).toHaveLength(1)
+      const begin = performance.now()
       await service.cancel(id)
-      const { stoppedAt, cancelRequestedAt } = await vi.waitFor(
-        async () => {
-          const task = await service.history(id)
-          expect(task.stoppedAt).not.toBeNull()
-          return task
-        },
-        { timeout: 20_000, interval: 50 },
-      )
       await vi.waitFor(
         async () => {
           expect(await isThere(runner, worker?.containerId ?? '')).toBe(false)
+        },
+        { timeout: 20_000, interval: 50 },
+      )
+      const took = performance.now() - begin
+      await vi.waitFor(
+        async () => {
           expect((await service.workers()).map((one) => one.id)).not.toContain(worker?.id)
           expect((await service.history(id)).gpuFreeAt).not.toBeNull()
         },
         { timeout: 2_000, interval: 50 },
       )
       expect(await service.history(id)).toMatchObject({ status: 'CANCELLED', killed: true })
-      return Date.parse(stoppedAt ?? '') - Date.parse(cancelRequestedAt ?? '')
+      return took
     }
 
-    test('20 are gone within their grace and 2 s, killed, with their GPUs free', async () => {
-      const took: number[] = []
-      const lane = async (): Promise<void> => {
-        for (let n = 0; n < 5; n++) took.push(await stop('stubborn', {}))
-      }
-      await Promise.all(Array.from({ length: 4 }, lane))
-      expect(took).toHaveLength(20)
-      expect(Math.max(...took)).toBeLessThan(GRACE_MS + 2_000)
-      expect(
-        (await service.gpus()).map(({ status, memoryClaimedMb }) => ({ status, memoryClaimedMb })),
-      ).toEqual(Array.from({ length: 4 }, () => ({ status: 'AVAILABLE', memoryClaimedMb: 0 })))
-    })
+    test(
+      `${CANCELS} are gone within their grace and 2 s, killed, with their GPUs free`,
+      async () => {
+        const took: number[] = []
+        const lane = async (): Promise<void> => {
+          for (let n = 0; n < CANCELS / LANES; n++) took.push(await stop('stubborn', {}))
+        }
+        await Promise.all(Array.from({ length: LANES }, lane))
+        expect(took).toHaveLength(CANCELS)
+        const p99 = took.sort((a, b) => a - b)[Math.ceil(CANCELS * 0.99) - 1]
+        expect(p99).toBeLessThan(GRACE_MS + 2_000)
+        expect(
+          (await service.gpus()).map(({ status, memoryClaimedMb }) => ({ status, memoryClaimedMb })),
+        ).toEqual(Array.from({ length: 4 }, () => ({ status: 'AVAILABLE', memoryClaimedMb: 0 })))
+      },
+      60_000 + CANCELS * 3_000,
+    )
 
     test('a session has its grace for the cancel and for the stop, and is gone as well', async () => {
       const took = await stop('session', { input: ENDLESS })

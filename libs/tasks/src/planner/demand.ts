@@ -1,6 +1,6 @@
 import type { PresetId } from '../ids.ts'
 import type { GpuNeed, SessionOptions } from '../spec.ts'
-import { allowedGpus, gpuCount } from './gpu-need.ts'
+import { allowing, gpuCount } from './gpu-need.ts'
 import type { PlanInput, QueuedTask, Waiting, WantedSession, WorkerFacts } from './plan-input.ts'
 import type { GpuRoom, Room, Share, WorkerRoom } from './room.ts'
 import { isServing } from './sessions.ts'
@@ -22,8 +22,14 @@ export interface Demand {
   readonly usable: readonly GpuRoom[]
   /** Session workers that serve it as soon as they have a free slot. */
   readonly servers: readonly WorkerRoom[]
-  /** What was last said of when one is free. */
-  expectation: { readonly serving: number; readonly waitMs: number; readonly waiting: Waiting } | null
+  /** How many session workers of its preset are there or coming. */
+  readonly ofPreset: { workers: number }
+  /** What none of the servers having a free slot came to, for as long as none of them goes; `null`: one may have. */
+  outlook: Outlook | null
+  /** What was last said of when one is free, and for which times it says so. */
+  expectation: Expectation | null
+  /** The loop has come to one of its tasks. */
+  isAsked: boolean
   /** No room was found though idle sessions of this expected cost might have gone for it; below 0: none has been looked for. */
   failedAtCost: number
   /** Nothing is left that could be held back for it. */
@@ -38,10 +44,33 @@ export interface Demand {
   behind: number
 }
 
+/** Of the servers of a demand. */
+export interface Outlook {
+  readonly ready: number
+  readonly starting: number
+  /** Until the first of those that are starting is ready, and at most as long as another one would take. */
+  readonly remainingMs: number
+  /** Of the room's departures. */
+  readonly version: number
+}
+
+export interface Expectation {
+  readonly serving: number
+  readonly fromMs: number
+  readonly toMs: number
+  readonly waiting: Waiting
+}
+
 export interface Demands {
   of(task: QueuedTask): Demand
   ofWanted(wanted: WantedSession): Demand
   all(): Iterable<Demand>
+}
+
+/** The demands of one hash: for everybody's workers, and for those of one owner. */
+interface Alike {
+  readonly shared: Demand[]
+  readonly owned: Map<string, Demand[]>
 }
 
 export function createDemands(
@@ -49,8 +78,10 @@ export function createDemands(
   room: Room,
 ): Demands {
   const facts = new Map<string, WorkerFacts>()
-  const byHash = new Map<string, Map<string | null, Demand[]>>()
+  const byHash = new Map<string, Alike>()
   const demands: Demand[] = []
+  const workersOfPreset = new Map<PresetId, { workers: number }>()
+  for (const { worker } of room.workers) if (worker.mode === 'SESSION') ofPreset(worker.presetId).workers += 1
   const serversByHash = new Map<string, WorkerRoom[]>()
   for (const worker of room.workers) {
     if (worker.worker.mode !== 'SESSION' || !isServing(worker, room, now)) continue
@@ -65,6 +96,15 @@ export function createDemands(
     return known
   }
 
+  function ofPreset(id: PresetId): { workers: number } {
+    let known = workersOfPreset.get(id)
+    if (known === undefined) {
+      known = { workers: 0 }
+      workersOfPreset.set(id, known)
+    }
+    return known
+  }
+
   function create(
     {
       presetId,
@@ -76,8 +116,8 @@ export function createDemands(
   ): Demand {
     const known = factsFor(specHash)
     const share = shareOf(need, known)
-    const allowedIds = new Set(allowedGpus(need, gpus).map(({ id }) => id))
-    const allowed = room.gpus.filter(({ gpu }) => allowedIds.has(gpu.id))
+    const allows = allowing(need)
+    const allowed = room.gpus.filter(({ gpu }) => allows(gpu))
     return {
       presetId,
       specHash,
@@ -99,7 +139,10 @@ export function createDemands(
                 (session.isolation === 'shared' || worker.owner === owner) &&
                 worker.claim.gpuIds.every((id) => need.ids === null || need.ids.includes(id)),
             ),
+      ofPreset: ofPreset(presetId),
+      outlook: null,
       expectation: null,
+      isAsked: false,
       failedAtCost: -1,
       isBeyondReserve: false,
       waiting: null,
@@ -113,15 +156,15 @@ export function createDemands(
     task: Pick<QueuedTask, 'presetId' | 'specHash' | 'gpus' | 'session'>,
     owner: string | null,
   ): Demand {
-    let byOwner = byHash.get(task.specHash)
-    if (byOwner === undefined) {
-      byOwner = new Map()
-      byHash.set(task.specHash, byOwner)
+    let ofHash = byHash.get(task.specHash)
+    if (ofHash === undefined) {
+      ofHash = { shared: [], owned: new Map() }
+      byHash.set(task.specHash, ofHash)
     }
-    let alike = byOwner.get(owner)
+    let alike = owner === null ? ofHash.shared : ofHash.owned.get(owner)
     if (alike === undefined) {
       alike = []
-      byOwner.set(owner, alike)
+      if (owner !== null) ofHash.owned.set(owner, alike)
     }
     for (const demand of alike) {
       if ((demand.session === null) === (task.session === null) && isSameNeed(demand.need, task.gpus))

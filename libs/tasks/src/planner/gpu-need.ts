@@ -17,12 +17,14 @@ export function gpuCount(need: GpuNeed, gpus: readonly NeededGpu[]): number {
 
 /** Those that the need's ids, names and declared memory allow, in the given order, whether in use or not. */
 export function allowedGpus<T extends NeededGpu>(need: GpuNeed, gpus: readonly T[]): readonly T[] {
-  const { ids, memoryMb } = need
-  const names = need.names?.map((name) => name.toLowerCase()) ?? null
-  return gpus.filter(
-    (gpu) =>
-      (ids === null || ids.includes(gpu.id)) &&
-      (names === null || names.some((name) => gpu.name.toLowerCase().includes(name))) &&
-      (memoryMb === null || gpu.memoryTotalMb === 0 || gpu.memoryTotalMb >= memoryMb),
-  )
+  return gpus.filter(allowing(need))
+}
+
+/** Whether its ids, names and declared memory allow a GPU. */
+export function allowing({ ids, names, memoryMb }: GpuNeed): (gpu: NeededGpu) => boolean {
+  const lowerNames = names?.map((name) => name.toLowerCase()) ?? null
+  return ({ id, name, memoryTotalMb }) =>
+    (ids === null || ids.includes(id)) &&
+    (lowerNames === null || lowerNames.some((lower) => name.toLowerCase().includes(lower))) &&
+    (memoryMb === null || memoryTotalMb === 0 || memoryTotalMb >= memoryMb)
 }

@@ -172,11 +172,20 @@ export interface Waiting {
   readonly reason: string
 }
 
+/** The tasks that wait and why, in the order in which they are looked at; a `Map` is one, too. */
+export interface WaitingTasks extends Iterable<[TaskId, Waiting]> {
+  readonly size: number
+  get(id: TaskId): Waiting | undefined
+  has(id: TaskId): boolean
+  keys(): Iterable<TaskId>
+  values(): Iterable<Waiting>
+}
+
 export interface Plan {
   /** To be done in this order. */
   readonly actions: readonly PlanAction[]
-  /** The tasks that do not start, in the order in which they are looked at. */
-  readonly waiting: ReadonlyMap<TaskId, Waiting>
+  /** The tasks that do not start. */
+  readonly waiting: WaitingTasks
   /** When a plan made from the same but a later `now` may differ; `null`: never. */
   readonly wakeAt: number | null
 }

@@ -105,13 +105,13 @@ export function createReasons({ blocked, maxWorkers, rules }: PlanInput): Reason
 
     session(demand, serving, waitMs, loadMs) {
       const said = demand.expectation
-      const rounded = roundly(waitMs)
-      if (said?.serving === serving && said.waitMs === rounded) return said.waiting
+      if (said?.serving === serving && waitMs >= said.fromMs && waitMs < said.toMs) return said.waiting
+      const { ms: rounded, fromMs, toMs } = roundly(waitMs)
       const waiting = shared(
         'session',
         `${serving === 1 ? 'The session worker of its preset is' : `All ${serving} session workers of its preset are`} busy or coming up; one is expected to be free for it in about ${durationText(rounded)}, and another one would take about ${durationText(loadMs)} to load.`,
       )
-      demand.expectation = { serving, waitMs: rounded, waiting }
+      demand.expectation = { serving, fromMs, toMs, waiting }
       return waiting
     },
 

@@ -172,6 +172,8 @@ export interface Room {
   readonly gpus: readonly GpuRoom[]
   /** In the order of their ids. */
   readonly workers: readonly WorkerRoom[]
+  /** How many workers have become `ending` or `leaving` since the plan began. */
+  readonly departures: number
   gpusOf(worker: WorkerRoom): readonly GpuRoom[]
   /** A worker can be started now. */
   hasPlace(): boolean
@@ -220,11 +222,15 @@ export function createRoom({
   let used = rooms.length
   let ending = rooms.filter((room) => room.ending).length
   let promised = 0
+  let departures = 0
   const gpusOf = ({ worker }: WorkerRoom): readonly GpuRoom[] => gpusOfWorker.get(worker.id) ?? []
 
   return {
     gpus: gpuRooms,
     workers: rooms,
+    get departures() {
+      return departures
+    },
     gpusOf,
     hasPlace: () => used < maxWorkers,
     comingPlaces: () => maxWorkers - used + ending - promised,
@@ -242,12 +248,14 @@ export function createRoom({
         if (blocker.leaving || blocker.ending) continue
         for (const gpu of gpusOf(blocker)) gpu.leave(blocker)
         blocker.leaving = true
+        departures += 1
       }
     },
     end(room) {
       if (room.ending) return
       for (const gpu of gpusOf(room)) gpu.end(room)
       room.ending = true
+      departures += 1
       ending += 1
     },
   }

@@ -1,4 +1,4 @@
-import type { Demand } from './demand.ts'
+import type { Demand, Outlook } from './demand.ts'
 import { evictableAt, UNKNOWN_LOAD_MS } from './eviction.ts'
 import type { PlanInput, PlannedWorker, QueuedTask } from './plan-input.ts'
 import type { Room, WorkerRoom } from './room.ts'
@@ -54,27 +54,29 @@ function isOnGoodGpus({ claim }: PlannedWorker, room: Room): boolean {
 export function lookAhead(
   task: QueuedTask,
   demand: Demand,
+  { departures }: Room,
   { now, blocked }: Pick<PlanInput, 'now' | 'blocked'>,
   isDue: boolean,
 ): Prospect {
-  const { session, facts } = demand
+  const { session, facts, outlook: known } = demand
   const loadMs = facts.loadMs?.middle ?? UNKNOWN_LOAD_MS
   const runMs = facts.runMs?.middle ?? UNKNOWN_RUN_MS
+  // Slots are only ever taken in a plan: where none was free none is, and who serves changes only by those that go.
+  if (known?.version === departures) return prospect(demand, known, runMs, loadMs, null)
   const slots = session?.maxConcurrency ?? 1
-  // One that is in another task's way goes on only as long as it cannot be evicted anyway.
-  const serves = (server: WorkerRoom): boolean =>
-    !server.ending && (!server.leaving || now + runMs <= (evictableAt(server.worker, now) ?? Infinity))
-  let readyCount = 0
-  let startingCount = 0
+  let ready = 0
+  let starting = 0
   let remainingMs = loadMs
   let best: WorkerRoom | null = null
   for (const server of demand.servers) {
-    if (!serves(server)) continue
     const { worker } = server
+    if (server.ending) continue
+    // One that is in another task's way goes on only as long as it cannot be evicted anyway.
+    if (server.leaving && now + runMs > (evictableAt(worker, now) ?? Infinity)) continue
     if (worker.phase === 'ready') {
-      readyCount += 1
+      ready += 1
     } else {
-      startingCount += 1
+      starting += 1
       remainingMs = Math.min(remainingMs, Math.max(0, worker.startedAt + loadMs - now))
     }
     const isFree =
@@ -85,23 +87,45 @@ export function lookAhead(
       (worker.phase === 'ready' || blocked === null)
     if (isFree && (best === null || compare(server, best, task.affinity) < 0)) best = server
   }
-  const queuedMs = (demand.behind + 1) * runMs
-  const readyMs = readyCount === 0 ? Infinity : queuedMs / (readyCount * slots)
-  const cold = startingCount + demand.coming
+  const outlook: Outlook = { ready, starting, remainingMs, version: departures }
+  if (best === null) {
+    demand.outlook = outlook
+    return prospect(demand, outlook, runMs, loadMs, null)
+  }
+  const isStarting = best.worker.phase === 'starting'
+  const readyMs = readyAfterMs(demand, outlook, runMs)
+  // A slot of one that still loads is no better than a busy one that is free before it.
+  const takes = !isStarting || isDue || readyMs >= remainingMs
+  const server = takes
+    ? { room: best, isWarm: !isStarting, reason: reasonFor(best, task.affinity, remainingMs) }
+    : null
+  return prospect(demand, outlook, runMs, loadMs, server)
+}
+
+/** How long another task of the demand waits until one of the ready servers is free for it. */
+function readyAfterMs({ behind, session }: Demand, { ready }: Outlook, runMs: number): number {
+  return ready === 0 ? Infinity : ((behind + 1) * runMs) / (ready * (session?.maxConcurrency ?? 1))
+}
+
+function prospect(
+  demand: Demand,
+  outlook: Outlook,
+  runMs: number,
+  loadMs: number,
+  server: Server | null,
+): Prospect {
+  const { behind, coming, onComing, session } = demand
+  const { ready, starting, remainingMs } = outlook
+  const slots = session?.maxConcurrency ?? 1
+  const cold = starting + coming
   const coldMs =
     cold === 0
       ? Infinity
-      : remainingMs + (demand.onComing < demand.coming * slots ? 0 : queuedMs / ((readyCount + cold) * slots))
-  const isStarting = best?.worker.phase === 'starting'
-  // A slot of one that still loads is no better than a busy one that is free before it.
-  const takes = best !== null && (!isStarting || isDue || readyMs >= remainingMs)
+      : remainingMs + (onComing < coming * slots ? 0 : ((behind + 1) * runMs) / ((ready + cold) * slots))
   return {
-    server:
-      takes && best !== null
-        ? { room: best, isWarm: !isStarting, reason: reasonFor(best, task.affinity, remainingMs) }
-        : null,
-    serving: readyCount + cold,
-    waitMs: Math.min(readyMs, coldMs),
+    server,
+    serving: ready + cold,
+    waitMs: Math.min(readyAfterMs(demand, outlook, runMs), coldMs),
     loadMs,
   }
 }

@@ -2,7 +2,8 @@ import type { PlannedGpu } from './plan-input.ts'
 
 /** `24,300` */
 export function numberText(value: number): string {
-  return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ',')
+  const digits = String(Math.round(value))
+  return digits.length < 4 ? digits : digits.replace(/\B(?=(\d{3})+$)/g, ',')
 }
 
 /** `GPU 0 (NVIDIA A100)` */
@@ -32,8 +33,14 @@ export function roughly(value: number): number {
   return Number(value.toPrecision(2))
 }
 
-/** Milliseconds to about two digits: cheap, to tell whether two are told alike. */
-export function roundly(ms: number): number {
-  const step = 10 ** Math.max(0, Math.floor(Math.log10(Math.max(1, ms))) - 1)
-  return Math.round(ms / step) * step
+/** Milliseconds to about two digits, and from when to when those are the same. */
+export function roundly(ms: number): { readonly ms: number; readonly fromMs: number; readonly toMs: number } {
+  const power = Math.max(1, Math.floor(Math.log10(Math.max(1, ms))))
+  const step = 10 ** (power - 1)
+  const rounded = Math.round(ms / step) * step
+  return {
+    ms: rounded,
+    fromMs: Math.max(power === 1 ? 0 : 10 ** power, rounded - step / 2),
+    toMs: Math.min(10 ** (power + 1), rounded + step / 2),
+  }
 }
