@@ -144,7 +144,7 @@ function mixed(count: number): readonly QueuedTask[] {
       priority: some(3),
       queuedAt: NOW - (count - at) * 40,
       presetId: `preset-${preset}` as PresetId,
-      specHash: `hash-${preset}`,
+      specHash: hashOf(preset),
       session: preset < 12 ? SESSION : null,
       gpus: {
         count: preset % 7 === 6 ? 2 : 1,
@@ -164,7 +164,7 @@ function ofSession(count: number): readonly QueuedTask[] {
     owner: `owner ${at % 20}`,
     queuedAt: NOW - (count - at) * 40,
     presetId: 'preset-0' as PresetId,
-    specHash: 'hash-0',
+    specHash: hashOf(0),
     session: SESSION,
   }))
 }
@@ -185,6 +185,8 @@ const SESSION: SessionOptions = {
   isolation: 'shared',
 }
 
+/** As long as real ones, and like those of two tasks never one object. */
+const hashOf = (preset: number): string => Buffer.alloc(32, preset).toString('hex')
 const gpuId = (index: number): GpuId => `GPU-${index}` as GpuId
 
 function input({ tasks: queue, workers }: Case): PlanInput {
@@ -222,7 +224,7 @@ function queued(at: number, more: Partial<QueuedTask>): QueuedTask {
     queuedAt: NOW - 10_000 + Math.floor(at / 2),
     retryAt: null,
     presetId: 'preset' as PresetId,
-    specHash: 'hash',
+    specHash: hashOf(99),
     gpus: { count: 1, share: 'exclusive', memoryMb: null, ids: null, names: null },
     session: null,
     affinity: null,
@@ -234,7 +236,7 @@ function occupant(index: number, more: Partial<PlannedWorker>): PlannedWorker {
   return {
     id: `worker-${index}` as WorkerId,
     presetId: 'preset' as PresetId,
-    specHash: 'hash',
+    specHash: hashOf(99),
     mode: 'ONE_OFF',
     phase: 'ready',
     claim: { gpuIds: [gpuId(index % GPUS)], memoryMb: null },
@@ -264,7 +266,7 @@ function warm(): PlannedWorker[] {
     const isIdle = index % 3 === 0
     return occupant(index, {
       presetId: `preset-${preset}` as PresetId,
-      specHash: `hash-${preset}`,
+      specHash: hashOf(preset),
       mode: 'SESSION',
       session: SESSION,
       claim: { gpuIds: [gpuId(index % GPUS)], memoryMb: 12_000 },
@@ -279,7 +281,7 @@ function ofOnePreset(count: number): PlannedWorker[] {
   return Array.from({ length: count }, (_, index) =>
     occupant(index, {
       presetId: 'preset-0' as PresetId,
-      specHash: 'hash-0',
+      specHash: hashOf(0),
       mode: 'SESSION',
       session: SESSION,
       runningSince: [NOW - 3_000, NOW - 2_000],

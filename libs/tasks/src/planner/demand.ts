@@ -2,6 +2,7 @@ import type { PresetId } from '../ids.ts'
 import type { GpuNeed, SessionOptions } from '../spec.ts'
 import { allowing, gpuCount } from './gpu-need.ts'
 import type { PlanInput, QueuedTask, Waiting, WantedSession, WorkerFacts } from './plan-input.ts'
+import type { Untold } from './reasons.ts'
 import type { GpuRoom, Room, Share, WorkerRoom } from './room.ts'
 import { isServing } from './sessions.ts'
 
@@ -58,27 +59,41 @@ export interface Expectation {
   readonly serving: number
   readonly fromMs: number
   readonly toMs: number
-  readonly waiting: Waiting
+  readonly waiting: Untold
+}
+
+/** What tells the tasks of one demand from others. */
+export interface Kind {
+  readonly need: GpuNeed
+  readonly isSession: boolean
+  /** As of the demand. */
+  readonly owner: string | null
+  /** `null`: the plan has come to none of its tasks. */
+  demand: Demand | null
 }
 
 export interface Demands {
-  of(task: QueuedTask): Demand
+  kindOf(task: QueuedTask): Kind
+  /** The demand of a kind; made as the first task that it is asked for says. */
+  of(kind: Kind, task: QueuedTask): Demand
   ofWanted(wanted: WantedSession): Demand
   all(): Iterable<Demand>
 }
 
-/** The demands of one hash: for everybody's workers, and for those of one owner. */
-interface Alike {
-  readonly shared: Demand[]
-  readonly owned: Map<string, Demand[]>
+/** Of one hash: those that everybody's workers serve, and those that only their owner's do. */
+interface Kinds {
+  readonly shared: Kind[]
+  readonly owned: Map<string, Kind[]>
 }
+
+type Asking = Pick<QueuedTask, 'presetId' | 'specHash' | 'gpus' | 'session'>
 
 export function createDemands(
   { now, gpus, factsOf }: Pick<PlanInput, 'now' | 'gpus' | 'factsOf'>,
   room: Room,
 ): Demands {
   const facts = new Map<string, WorkerFacts>()
-  const byHash = new Map<string, Alike>()
+  const byHash = new Map<string, Kinds>()
   const demands: Demand[] = []
   const workersOfPreset = new Map<PresetId, { workers: number }>()
   for (const { worker } of room.workers) if (worker.mode === 'SESSION') ofPreset(worker.presetId).workers += 1
@@ -105,20 +120,12 @@ export function createDemands(
     return known
   }
 
-  function create(
-    {
-      presetId,
-      specHash,
-      gpus: need,
-      session,
-    }: Pick<QueuedTask, 'presetId' | 'specHash' | 'gpus' | 'session'>,
-    owner: string | null,
-  ): Demand {
+  function create({ presetId, specHash, gpus: need, session }: Asking, owner: string | null): Demand {
     const known = factsFor(specHash)
     const share = shareOf(need, known)
     const allows = allowing(need)
     const allowed = room.gpus.filter(({ gpu }) => allows(gpu))
-    return {
+    const demand: Demand = {
       presetId,
       specHash,
       need,
@@ -150,35 +157,37 @@ export function createDemands(
       onComing: 0,
       behind: 0,
     }
+    demands.push(demand)
+    return demand
   }
 
-  function find(
-    task: Pick<QueuedTask, 'presetId' | 'specHash' | 'gpus' | 'session'>,
-    owner: string | null,
-  ): Demand {
-    let ofHash = byHash.get(task.specHash)
+  function find({ specHash, session, gpus: need }: Asking, owner: string | null): Kind {
+    let ofHash = byHash.get(specHash)
     if (ofHash === undefined) {
       ofHash = { shared: [], owned: new Map() }
-      byHash.set(task.specHash, ofHash)
+      byHash.set(specHash, ofHash)
     }
-    let alike = owner === null ? ofHash.shared : ofHash.owned.get(owner)
-    if (alike === undefined) {
-      alike = []
-      if (owner !== null) ofHash.owned.set(owner, alike)
+    let kinds = owner === null ? ofHash.shared : ofHash.owned.get(owner)
+    if (kinds === undefined) {
+      kinds = []
+      if (owner !== null) ofHash.owned.set(owner, kinds)
     }
-    for (const demand of alike) {
-      if ((demand.session === null) === (task.session === null) && isSameNeed(demand.need, task.gpus))
-        return demand
+    const isSession = session !== null
+    for (const kind of kinds) {
+      if (kind.isSession === isSession && isSameNeed(kind.need, need)) return kind
     }
-    const fresh = create(task, owner)
-    alike.push(fresh)
-    demands.push(fresh)
+    const fresh: Kind = { need, isSession, owner, demand: null }
+    kinds.push(fresh)
     return fresh
   }
 
   return {
-    of: (task) => find(task, task.session?.isolation === 'owner' ? task.owner : null),
-    ofWanted: (wanted) => find(wanted, null),
+    kindOf: (task) => find(task, task.session?.isolation === 'owner' ? task.owner : null),
+    of: (kind, task) => (kind.demand ??= create(task, kind.owner)),
+    ofWanted(wanted) {
+      const kind = find(wanted, null)
+      return (kind.demand ??= create(wanted, null))
+    },
     all: () => demands,
   }
 }

@@ -30,18 +30,17 @@ export function orderOf(
   const counts = new Map<string, Count>()
   for (const worker of workers) for (const owner of worker.runningOwners) countOf(counts, owner).count += 1
   const keys = new Float64Array(tasks.length)
-  const owners: Count[] = []
   let last: string | null = null
-  let count: Count = { count: 0 }
-  for (const { queuedAt, priority, owner } of tasks) {
-    if (owner !== last) count = countOf(counts, owner)
+  let ofLast: Count = { count: 0 }
+  const owners = tasks.map(({ queuedAt, priority, owner }, at) => {
+    keys[at] = queuedAt - priority * rules.priorityStepMs
+    if (owner !== last) ofLast = countOf(counts, owner)
     last = owner
-    keys[owners.length] = queuedAt - priority * rules.priorityStepMs
-    owners.push(count)
-  }
+    return ofLast
+  })
   const submitted = sorted(tasks, keys, counted(tasks.length))
   for (const position of submitted) {
-    const before = owners[position] ?? count
+    const before = owners[position] ?? ofLast
     keys[position] =
       (keys[position] ?? 0) + Math.min(rules.maxFairnessMs, rules.fairnessStepMs * before.count)
     before.count += 1
@@ -128,8 +127,8 @@ function positionsByKey(keys: Float64Array): Uint32Array {
 function positionsByDigits(keys: Uint32Array, largest: number): Uint32Array {
   const mask = 2 ** DIGIT_BITS - 1
   const starts = new Uint32Array(mask + 1)
-  let from = counted(keys.length)
-  let to = new Uint32Array(keys.length)
+  let from: Uint32Array = counted(keys.length)
+  let to: Uint32Array = new Uint32Array(keys.length)
   for (let shift = 0; shift < 32 && largest >= 2 ** shift; shift += DIGIT_BITS) {
     starts.fill(0)
     for (const key of keys) {

@@ -1,8 +1,7 @@
-import type { TaskId } from '../ids.ts'
 import type { Demand } from './demand.ts'
 import { cheapestSet, costOf, evictableAt, type Candidate } from './eviction.ts'
 import type { PlannedWorker, WorkerFacts } from './plan-input.ts'
-import type { GpuRoom, Room, WorkerRoom } from './room.ts'
+import type { GpuRoom, WorkerRoom } from './room.ts'
 
 /** GPUs that are free as soon as the workers that end, and those to be evicted, are gone. */
 export interface Release {
@@ -159,12 +158,6 @@ export function byLeave(a: Leave, b: Leave): number {
   )
 }
 
-/** Ends what is evicted and holds back what becomes free. */
-export function promise(room: Room, { share }: Demand, { gpus, evict }: Release, task: TaskId): void {
-  for (const { room: worker } of evict) room.end(worker)
-  room.promiseSoon(gpus, share, task)
-}
-
 function chosen(
   fitting: readonly GpuRoom[],
   count: number,
@@ -172,6 +165,7 @@ function chosen(
 ): readonly GpuRoom[] | null {
   if (fitting.length < count) return null
   if (count === 0) return []
+  if (count === 1) return [fitting.reduce((best, gpu) => (order(gpu, best) < 0 ? gpu : best))]
   return [...fitting].sort(order).slice(0, count)
 }
 

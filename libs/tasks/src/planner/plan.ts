@@ -1,10 +1,10 @@
 import type { GpuClaim } from '../worker.ts'
-import { createDemands, type Demand } from './demand.ts'
+import { createDemands, type Demand, type Kind } from './demand.ts'
 import { byCost, evictableAt, evictionCost, UNKNOWN_LOAD_MS, type Candidate } from './eviction.ts'
 import { orderOf } from './order.ts'
 import { byLeave, createLeave, findNow, findRelease, findReservation } from './placement.ts'
 import type { Plan, PlanAction, PlanInput, QueuedTask, Waiting, WaitingTasks } from './plan-input.ts'
-import { createReasons } from './reasons.ts'
+import { createReasons, type Untold } from './reasons.ts'
 import { createRoom, type GpuRoom, type Room, type WorkerRoom } from './room.ts'
 import { idleEndAt, idleEndings, isServing, lookAhead, oldAt, uselessness } from './sessions.ts'
 import { createWaitingTasks } from './waiting.ts'
@@ -46,25 +46,24 @@ export function decide(input: PlanInput): { readonly plan: Plan; readonly room: 
 
   function lookAtAll(): WaitingTasks {
     // What is read of each task is read in the order in which they lie in memory; in a long queue that takes less time than all the rest.
-    const demandOf: (Demand | null)[] = []
     const dueAts = new Float64Array(tasks.length)
-    for (const task of tasks) {
+    const kinds = tasks.map((task, at): Kind | null => {
       const { retryAt, queuedAt } = task
-      dueAts[demandOf.length] = (retryAt === null ? queuedAt : Math.max(queuedAt, retryAt)) + rules.maxPassMs
-      demandOf.push(retryAt !== null && retryAt > now ? null : demands.of(task))
-    }
-    const left: QueuedTask[] = []
-    const whys: Waiting[] = []
-    for (const position of orderOf(tasks, input)) {
+      dueAts[at] = (retryAt === null ? queuedAt : Math.max(queuedAt, retryAt)) + rules.maxPassMs
+      return retryAt !== null && retryAt > now ? null : demands.kindOf(task)
+    })
+    const positions = orderOf(tasks, input)
+    const whys: (Waiting | Untold | null)[] = []
+    let size = 0
+    for (const position of positions) {
       const task = tasks[position]
       if (task === undefined) continue
-      const demand = demandOf[position] ?? null
-      const reason = demand === null ? retryLater(task) : look(task, demand, dueAts[position] ?? 0)
-      if (reason === null) continue
-      left.push(task)
-      whys.push(reason)
+      const kind = kinds[position] ?? null
+      const why = kind === null ? retryLater(task) : look(task, demands.of(kind, task), dueAts[position] ?? 0)
+      if (why !== null) size += 1
+      whys.push(why)
     }
-    return createWaitingTasks(left, whys)
+    return createWaitingTasks(tasks, positions, whys, size)
   }
 
   function retryLater({ retryAt }: QueuedTask): Waiting {
@@ -73,7 +72,7 @@ export function decide(input: PlanInput): { readonly plan: Plan; readonly room: 
   }
 
   /** Gives why the task waits; `null`: it starts. */
-  function look(task: QueuedTask, demand: Demand, dueAt: number): Waiting | null {
+  function look(task: QueuedTask, demand: Demand, dueAt: number): Waiting | Untold | null {
     if (dueAt > now && dueAt < wakeAt && !demand.isBeyondReserve) wakeAt = dueAt
     if (demand.session === null) return acquire(task, demand, dueAt, Infinity)
     const result = serve(task, demand, dueAt)
@@ -84,7 +83,7 @@ export function decide(input: PlanInput): { readonly plan: Plan; readonly room: 
     return result
   }
 
-  function serve(task: QueuedTask, demand: Demand, dueAt: number): Waiting | null {
+  function serve(task: QueuedTask, demand: Demand, dueAt: number): Waiting | Untold | null {
     const isDue = dueAt <= now
     const { server, serving, waitMs, loadMs } = lookAhead(task, demand, room, input, isDue)
     if (server !== null) {

@@ -12,10 +12,13 @@ export interface Reasons {
   gpu(demand: Demand): Waiting
   reserved(demand: Demand, gpus: readonly GpuRoom[]): Waiting
   release(demand: Demand, gpus: readonly GpuRoom[]): Waiting
-  session(demand: Demand, serving: number, waitMs: number, loadMs: number): Waiting
+  session(demand: Demand, serving: number, waitMs: number, loadMs: number): Untold
   presetFull(demand: Demand): Waiting
   start(demand: Demand, gpus: readonly GpuRoom[], isWanted: boolean): string
 }
+
+/** A reason that differs from task to task: it is put into words when somebody asks, and then is one object. */
+export type Untold = () => Waiting
 
 export function createReasons({ blocked, maxWorkers, rules }: PlanInput): Reasons {
   const known = new Map<string, Waiting>()
@@ -107,10 +110,17 @@ export function createReasons({ blocked, maxWorkers, rules }: PlanInput): Reason
       const said = demand.expectation
       if (said?.serving === serving && waitMs >= said.fromMs && waitMs < said.toMs) return said.waiting
       const { ms: rounded, fromMs, toMs } = roundly(waitMs)
-      const waiting = shared(
-        'session',
-        `${serving === 1 ? 'The session worker of its preset is' : `All ${serving} session workers of its preset are`} busy or coming up; one is expected to be free for it in about ${durationText(rounded)}, and another one would take about ${durationText(loadMs)} to load.`,
-      )
+      let told: Waiting | null = null
+      const waiting = (): Waiting => {
+        const who =
+          serving === 1
+            ? 'The session worker of its preset is'
+            : `All ${serving} session workers of its preset are`
+        return (told ??= shared(
+          'session',
+          `${who} busy or coming up; one is expected to be free for it in about ${durationText(rounded)}, and another one would take about ${durationText(loadMs)} to load.`,
+        ))
+      }
       demand.expectation = { serving, fromMs, toMs, waiting }
       return waiting
     },

@@ -112,6 +112,7 @@ export class GpuRoom {
 
   /** It is free as soon as those that end, and `going`, are gone. */
   fitsSoon(share: Share, going: readonly WorkerRoom[]): boolean {
+    if (going.length === 0 && this.#isSteady) return this.#fits(share, this.#now)
     let stay = less(this.#now, this.#ending)
     for (const worker of this.#here(going)) if (!worker.ending) stay = less(stay, this.takenBy(worker))
     return this.#fits(share, sum(stay, this.#promisedSoon)) && this.fitsLater(share, going)
@@ -150,6 +151,16 @@ export class GpuRoom {
   /** A holder becomes `leaving`; to be called before it is marked so. */
   leave(holder: WorkerRoom): void {
     this.#leaving = sum(this.#leaving, this.takenBy(holder))
+  }
+
+  /** Nobody goes, and nothing is promised: it is soon as it is now. */
+  get #isSteady(): boolean {
+    return (
+      this.#ending === NOTHING &&
+      this.#leaving === NOTHING &&
+      this.#promisedSoon === NOTHING &&
+      this.#promisedLater === NOTHING
+    )
   }
 
   #here(workers: readonly WorkerRoom[]): readonly WorkerRoom[] {

@@ -259,6 +259,20 @@ describe('a task that cannot start', () => {
     expect(started({ workers: busy(0), queue: retried(NOW - 1_000) })).toEqual(['one'])
   })
 
+  test('is told by id, and in the order of the queue, of those alone that do not start', () => {
+    const queue = ['a', 'b', 'c'].map((id, at) => task(id, { queuedAt: NOW + at }))
+    const { waiting } = plan(situation({ gpus: [gpu(0)], queue }))
+    expect([...waiting].map(([id, { kind }]) => [id, kind])).toEqual([
+      ['b', 'gpu'],
+      ['c', 'gpu'],
+    ])
+    expect([...waiting.keys()]).toEqual(['b', 'c'])
+    expect(waiting.size).toBe(2)
+    expect(['a', 'b', 'other'].map((id) => waiting.has(taskId(id)))).toEqual([false, true, false])
+    expect([...waiting.values()]).toEqual(['b', 'c'].map((id) => waiting.get(taskId(id))))
+    expect(waiting.get(taskId('a'))).toBeUndefined()
+  })
+
   test('shares its reason with all that wait for the same', () => {
     const made = plan(
       situation({ workers: busy(0, 1), queue: Array.from({ length: 100 }, (_, at) => task(`t${at}`)) }),
