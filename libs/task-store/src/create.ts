@@ -70,11 +70,14 @@ function keyOf({ owner, idempotencyKey }: Pick<NewTask, 'owner' | 'idempotencyKe
 
 /** The columns of a new task; the others are null. */
 function newColumns(task: NewTask) {
-  const { id, owner, presetId, spec, input, labels, priority, idempotencyKey, requestHash, affinity } = task
+  const { id, owner, presetId, spec, input, labels, priority, idempotencyKey, requestHash, affinity, asked } =
+    task
   return {
     ...{ id, owner: plain(owner), presetId, priority, requestHash, retryOf: task.retryOf },
     ...{ spec: JSON.stringify(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
     ...{ idempotencyKey: plain(idempotencyKey), affinity: plain(affinity) },
+    askedTimeoutMs: asked.timeoutMs,
+    askedGpuIds: asked.gpuIds === null ? null : JSON.stringify(asked.gpuIds),
     ...{ status: 'QUEUED', attempt: 0, lastSeq: 1, gpuIds: '[]', killed: 0 },
     ...{ createdAt: task.createdAt, queuedAt: task.createdAt },
   }

@@ -183,6 +183,10 @@ export function toTask(row: TaskRow): Task {
     priority: row.priority,
     idempotencyKey: row.idempotencyKey,
     affinity: row.affinity,
+    asked: {
+      timeoutMs: row.askedTimeoutMs === null ? null : Number(row.askedTimeoutMs),
+      gpuIds: row.askedGpuIds === null ? null : jsonColumn('askedGpuIds', row.askedGpuIds, gpuIds),
+    },
     retryOf: column('retryOf', row.retryOf, orNull(taskId)),
     status: column('status', row.status, taskStatus),
     attempt: row.attempt,

@@ -67,6 +67,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           priority: 3,
           idempotencyKey: 'key',
           affinity: 'warm',
+          asked: { timeoutMs: 60_000, gpuIds: [gpuId(2)] },
           retryOf: taskId(7),
         })
         const result = await store.create([{ ...submitted, requestHash }])

@@ -85,6 +85,7 @@ export function newTask(n: number, changes: Partial<NewTask> = {}): NewTask {
     idempotencyKey: null,
     requestHash: `hash ${n}`,
     affinity: null,
+    asked: { timeoutMs: null, gpuIds: null },
     retryOf: null,
     createdAt: START + n,
     ...changes,

@@ -95,6 +95,7 @@ it('keeps the tasks, events, labels and keys of an older database, in every stat
   for (const task of tasks) {
     expect(task).toMatchObject({
       ...{ queuedAt: task.createdAt, retryAt: null, retryOf: null },
+      asked: { timeoutMs: null, gpuIds: null },
       release: { stoppedAt: null, gpuFreeAt: null, killed: false },
     })
     expect(await store.events(task.id, 0, 1)).toHaveLength(1)

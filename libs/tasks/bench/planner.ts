@@ -29,9 +29,9 @@ export interface Row {
 const NOW = 1_800_000_000_000
 const TASKS = 10_000
 const GPUS = 16
-const TURNS = 61
+const TURNS = 101
 /** Of what is over in no time. */
-const MANY_TURNS = 501
+const MANY_TURNS = 2_001
 const GOAL_MS = 10
 const ESTIMATE_GOAL_MS = 20
 
@@ -192,7 +192,7 @@ const gpuId = (index: number): GpuId => `GPU-${index}` as GpuId
 function input({ tasks: queue, workers }: Case): PlanInput {
   return {
     now: NOW,
-    queue: new Map(queue.map((task) => [task.id, task])).values(),
+    queue: [...queue],
     workers: workers.map((worker) => ({ ...worker, runningSince: [...worker.runningSince] })),
     gpus: Array.from({ length: GPUS }, (_, index): PlannedGpu => ({
       id: gpuId(index),

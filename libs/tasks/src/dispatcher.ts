@@ -6,7 +6,7 @@ import type { GpuId, TaskId, WorkerId } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { Logger } from './logger.ts'
 import type { StartEstimate, WorkerFacts } from './planner/index.ts'
-import type { InputIssue, PresetCatalog } from './presets.ts'
+import type { InputIssue, Preset, PresetCatalog } from './presets.ts'
 import type { WorkerRunner } from './runner.ts'
 import type { TaskFilter, TaskStore } from './store.ts'
 import type { Task } from './task.ts'
@@ -181,8 +181,8 @@ export interface Dispatcher extends AsyncDisposable {
   /** When a QUEUED or STARTING task will be RUNNING; `null` where that cannot be told. */
   estimate(task: Task): StartEstimate | null
   readonly calibration: Calibration
-  /** What is known of workers of this spec. */
-  factsOf(specHash: string): WorkerFacts
+  /** What is known of the workers that the preset's tasks would get now. */
+  factsOfPreset(preset: Preset): WorkerFacts
   /** The tasks that have not ended. */
   activeTasks(): readonly TaskId[]
   /** The workers that have not been removed, oldest first. */

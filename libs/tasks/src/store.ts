@@ -4,6 +4,7 @@ import type { JsonValue, TextMap } from './json.ts'
 import type { OutputCursor, WorkerExit } from './runner.ts'
 import type { FailureClass, WorkerMode, WorkerSpec } from './spec.ts'
 import type {
+  AskedOfPreset,
   FinalStatus,
   StopReason,
   Task,
@@ -30,6 +31,7 @@ export interface NewTask {
   /** Equal for equal submissions: what an idempotency key stands for. */
   readonly requestHash: string
   readonly affinity: string | null
+  readonly asked: AskedOfPreset
   /** The ended task that this one repeats. */
   readonly retryOf: TaskId | null
   readonly createdAt: number

@@ -51,6 +51,12 @@ export interface TaskRelease {
   readonly killed: boolean
 }
 
+/** What a submission asked for itself, beyond its preset; `null`: nothing. */
+export interface AskedOfPreset {
+  readonly timeoutMs: number | null
+  readonly gpuIds: readonly GpuId[] | null
+}
+
 /** One execution of a task. */
 export interface TaskAttempt {
   /** 1 is the first. */
@@ -80,6 +86,8 @@ export interface Task {
   readonly priority: number
   readonly idempotencyKey: string | null
   readonly affinity: string | null
+  /** What its submission asked for beyond the preset, which its spec has taken in. */
+  readonly asked: AskedOfPreset
   /** The ended task that this one repeats. */
   readonly retryOf: TaskId | null
   readonly status: TaskStatus

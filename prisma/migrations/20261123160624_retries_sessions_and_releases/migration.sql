@@ -43,6 +43,8 @@ CREATE TABLE "new_Task" (
     "idempotencyKey" TEXT,
     "requestHash" TEXT NOT NULL,
     "affinity" TEXT,
+    "askedTimeoutMs" BIGINT,
+    "askedGpuIds" TEXT,
     "retryOf" TEXT,
     "status" TEXT NOT NULL,
     "attempt" INTEGER NOT NULL,

@@ -1,4 +1,4 @@
-import { gpuCount, type Preset as DomainPreset, specHashOf, type WorkerFacts } from '@gpu-service/tasks'
+import { gpuCount, type Preset as DomainPreset, type WorkerFacts } from '@gpu-service/tasks'
 import type { Context } from './context.ts'
 import type { MutationResolvers, PresetResolvers, QueryResolvers } from './generated/resolvers.ts'
 
@@ -51,8 +51,8 @@ export const Preset = {
   session: ({ spec }) => spec.session,
 } satisfies PresetResolvers
 
-function factsOf({ spec }: DomainPreset, { dispatcher }: Context): WorkerFacts {
-  return dispatcher.factsOf(specHashOf(spec))
+function factsOf(preset: DomainPreset, { dispatcher }: Context): WorkerFacts {
+  return dispatcher.factsOfPreset(preset)
 }
 
 /** A need is rounded up. */

@@ -12,7 +12,7 @@ test('tells all that a preset asks for, and what was measured of it', async () =
     tasksPerHour: 1,
   }
   const { ask } = createStage({
-    dispatcher: { factsOf: () => facts, gpus: () => [gpu()] },
+    dispatcher: { factsOfPreset: () => facts, gpus: () => [gpu()] },
     presets: { preset: () => preset() },
   })
   expect(
@@ -42,7 +42,7 @@ test('tells all that a preset asks for, and what was measured of it', async () =
 
 test('knows nothing of a preset that never ran, and no session where it has none', async () => {
   const { ask } = createStage({
-    dispatcher: { factsOf: () => NOTHING_KNOWN },
+    dispatcher: { factsOfPreset: () => NOTHING_KNOWN },
     presets: { preset: () => preset({ mode: 'ONE_OFF', session: null }) },
   })
   expect(await ask('{ preset(id: "x") { learnedMemoryMb loadMs runMs session { pinned } } }')).toEqual({
@@ -62,7 +62,7 @@ test.each<[string, Partial<GpuNeed>, number | null, number | null]>([
   ['nothing, without GPUs', { count: 0 }, 5_000, null],
 ])('a worker would claim %s', async (_what, need, learnedMemoryMb, claimMemoryMb) => {
   const { ask } = createStage({
-    dispatcher: { factsOf: () => ({ ...NOTHING_KNOWN, learnedMemoryMb }), gpus: () => [gpu()] },
+    dispatcher: { factsOfPreset: () => ({ ...NOTHING_KNOWN, learnedMemoryMb }), gpus: () => [gpu()] },
     presets: { preset: () => preset({ gpus: { ...NEED, ...need } }) },
   })
   expect(await ask('{ preset(id: "x") { claimMemoryMb } }')).toEqual({ preset: { claimMemoryMb } })

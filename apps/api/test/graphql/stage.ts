@@ -159,6 +159,7 @@ export function task(changes: Partial<Task> = {}): Task {
     priority: 0,
     idempotencyKey: null,
     affinity: null,
+    asked: { timeoutMs: null, gpuIds: null },
     retryOf: null,
     status: 'QUEUED',
     attempt: 0,

@@ -21,6 +21,7 @@ import {
   type WorkerFacts,
 } from '../planner/index.ts'
 import { inOrder } from '../planner/order.ts'
+import type { Preset } from '../presets.ts'
 import { specHashOf } from '../spec-hash.ts'
 import type { GpuDrain, NewTask, TaskFilter } from '../store.ts'
 import { isFinal, type Task } from '../task.ts'
@@ -32,7 +33,7 @@ import { explainTask } from './explain-task.ts'
 import { liveGpus } from './live-gpus.ts'
 import { PlanLoop } from './plan-loop.ts'
 import { startSession } from './start-session.ts'
-import { conflict, hashOf, prepare, refused, settled } from './submission.ts'
+import { conflict, hashInForce, hashOf, prepare, refused, settled } from './submission.ts'
 import { queueEntry, TaskQueue } from './task-queue.ts'
 import type { WorkerHistories } from './worker-histories.ts'
 import { isUnderWay, WorkerPool } from './worker-pool.ts'
@@ -57,6 +58,8 @@ export class TaskDispatcher implements Dispatcher {
   readonly #disposed = new AbortController()
   #planning: Promise<void> = Promise.resolve()
   #refusing = false
+  /** Tasks that are being stored, and will then be in the queue. */
+  #arriving = 0
 
   constructor(options: DispatcherOptions, histories: WorkerHistories, drains: ReadonlyMap<GpuId, GpuDrain>) {
     this.#options = options
@@ -142,12 +145,16 @@ export class TaskDispatcher implements Dispatcher {
       if (prepared.status !== 'prepared') return prepared
       tasks.push(prepared.task)
     }
-    if (this.#queue.size + tasks.length > maxQueued)
+    const taken = this.#queue.size + this.#arriving
+    if (taken + tasks.length > maxQueued)
       return refused(
         'QUEUE_FULL',
-        `${this.#queue.size} of ${maxQueued} places in the queue are taken. Try again later.`,
+        `${taken} of ${maxQueued} places in the queue are taken, and ${tasks.length} are asked for. Try again later.`,
       )
-    const created = await store.create(tasks)
+    this.#arriving += tasks.length
+    const created = await store.create(tasks).finally(() => {
+      this.#arriving -= tasks.length
+    })
     if (created.status === 'conflict') return conflict(created.task, created.index)
     for (const { task, duplicate } of created.tasks) {
       if (duplicate) continue
@@ -234,21 +241,9 @@ export class TaskDispatcher implements Dispatcher {
     if (task === null) return null
     if (!isFinal(task.status))
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be repeated.`)
-    const { presetId, input, priority, labels, affinity, spec } = task
-    const preset = this.#options.presets.preset(presetId)
-    const { runMs } = spec.timeouts
-    const gpuIds = spec.gpus.ids
-    return this.#submit(
-      [
-        {
-          ...{ owner, presetId, input, priority, labels, affinity, idempotencyKey: null },
-          // Only what the task itself had asked for; the preset may say otherwise by now.
-          timeoutMs: preset === null || preset.spec.timeouts.runMs === runMs ? null : runMs,
-          gpuIds: sameIds(preset?.spec.gpus.ids ?? null, gpuIds) ? null : gpuIds,
-        },
-      ],
-      id,
-    )
+    const { presetId, input, priority, labels, affinity, asked } = task
+    const request = { owner, presetId, input, priority, labels, affinity, idempotencyKey: null, ...asked }
+    return this.#submit([request], id)
   }
 
   async startSession(
@@ -343,7 +338,7 @@ export class TaskDispatcher implements Dispatcher {
         warm: true,
         how: 'Its worker is ready.',
       }
-    const { loadMs } = this.factsOf(worker.specHash)
+    const { loadMs } = this.#factsOf(worker.specHash)
     if (loadMs === null) return null
     const from = worker.startedAt
     return {
@@ -359,8 +354,12 @@ export class TaskDispatcher implements Dispatcher {
     return this.#calibration.result
   }
 
-  factsOf(specHash: string): WorkerFacts {
+  #factsOf(specHash: string): WorkerFacts {
     return this.#histories.facts(specHash, this.#options.clock.now())
+  }
+
+  factsOfPreset(preset: Preset): WorkerFacts {
+    return this.#factsOf(hashInForce(preset, this.#options.gpus.list()))
   }
 
   activeTasks(): readonly TaskId[] {
@@ -463,9 +462,4 @@ export class TaskDispatcher implements Dispatcher {
       )
     }
   }
-}
-
-function sameIds(a: readonly GpuId[] | null, b: readonly GpuId[] | null): boolean {
-  if (a === null || b === null) return a === b
-  return a.length === b.length && a.every((id) => b.includes(id))
 }

@@ -1,5 +1,5 @@
 import { delay, type Clock } from '../clock.ts'
-import type { Gpu, GpuInventory, GpuTelemetry } from '../gpu.ts'
+import type { Gpu, GpuInventory, GpuProcess, GpuTelemetry } from '../gpu.ts'
 import type { GpuId, WorkerId } from '../ids.ts'
 import type { Logger } from '../logger.ts'
 import type { WorkerRunner } from '../runner.ts'
@@ -8,6 +8,8 @@ import type { Worker } from '../worker.ts'
 /** How long the memory of a worker that has gone is waited for. */
 const RELEASE_MS = 5_000
 const LOOK_AGAIN_MS = 250
+/** Drivers give memory back up to so long after they have stopped to list its process. */
+const SETTLE_MS = 2_000
 /** So much of what a worker used must be back: drivers keep a little for others. */
 const RELEASED_SHARE = 0.75
 
@@ -23,8 +25,12 @@ interface Measured {
   /** What all processes used on each of its GPUs when it got them, in MB. */
   readonly before: ReadonlyMap<GpuId, number>
   pids: ReadonlySet<number>
+  /** The GPUs among whose processes it has been found. */
+  readonly seen: Set<GpuId>
   used: ReadonlyMap<GpuId, number>
   peakMb: number | null
+  /** It runs no more: what is measured now is not its. */
+  hasEnded: boolean
 }
 
 /**
@@ -42,18 +48,23 @@ export class GpuMemory {
     this.#options = options
   }
 
-  /** A worker holds its claim from now on. `expectedMb`: what it will use of each GPU as far as is known. */
-  claimed(worker: Pick<Worker, 'id' | 'name' | 'claim'>, expectedMb: number): void {
+  /**
+   * A worker holds its claim from now on. `expectedMb`: what it will use of each GPU as far as is known. `isFresh`: nothing of it can be
+   * there yet, so that what is in use now is not its.
+   */
+  claimed(worker: Pick<Worker, 'id' | 'name' | 'claim'>, expectedMb: number, isFresh: boolean): void {
     const { gpuIds } = worker.claim
     if (gpuIds.length === 0) return
     const { gpus } = this.#options
     const before = new Map(
       gpus.list().flatMap(({ id, telemetry }) => {
         const usedMb = telemetry?.memoryUsedMb ?? null
-        return usedMb !== null && gpuIds.includes(id) ? [[id, usedMb] as const] : []
+        return isFresh && usedMb !== null && gpuIds.includes(id) ? [[id, usedMb] as const] : []
       }),
     )
-    this.#workers.set(worker.id, { worker, before, pids: new Set(), used: new Map(), peakMb: null })
+    this.#workers.set(worker.id, {
+      ...{ worker, before, pids: new Set(), seen: new Set(), used: new Map(), peakMb: null, hasEnded: false },
+    })
     this.#simulate(worker, expectedMb)
   }
 
@@ -109,6 +120,7 @@ export class GpuMemory {
     if (measured === undefined) return true
     const { clock, gpus, logger } = this.#options
     const endedAt = clock.now()
+    measured.hasEnded = true
     this.#simulate(measured.worker, 0)
     for (;;) {
       await gpus.refresh()
@@ -124,19 +136,22 @@ export class GpuMemory {
     return false
   }
 
-  #isReleased({ worker, pids, used, before }: Measured, gpuId: GpuId, endedAt: number): boolean {
+  #isReleased({ worker, pids, seen, used, before }: Measured, gpuId: GpuId, endedAt: number): boolean {
     const gpu = this.#options.gpus.list().find(({ id }) => id === gpuId)
     const telemetry = gpu?.telemetry ?? null
     if (gpu === undefined || telemetry === null || gpu.stale || gpu.health !== 'OK') return true
     if (telemetry.sampledAt < endedAt) return false
     const { processes, memoryUsedMb } = telemetry
-    if (processes?.some(({ pid, workerId }) => workerId === worker.id || (pid !== null && pids.has(pid))))
-      return false
+    const isOwn = ({ pid, workerId }: GpuProcess): boolean =>
+      workerId === worker.id || (pid !== null && pids.has(pid))
+    if (processes?.some(isOwn)) return false
     const usedMb = used.get(gpuId)
     const mostMb = this.#mostUsed.get(gpuId)
     if (memoryUsedMb === null || usedMb === undefined || mostMb === undefined) return true
     const free = mostMb - usedMb * RELEASED_SHARE
-    return memoryUsedMb <= Math.max(free, before.get(gpuId) ?? 0)
+    if (memoryUsedMb <= Math.max(free, before.get(gpuId) ?? 0)) return true
+    // It was among the processes and is not any more: what is still in use after a while is somebody else's.
+    return processes !== null && seen.has(gpuId) && this.#options.clock.now() - endedAt >= SETTLE_MS
   }
 
   async #look(): Promise<void> {
@@ -144,6 +159,7 @@ export class GpuMemory {
     const list = gpus.list()
     await this.#findProcesses(list.some(({ telemetry }) => telemetry?.processes?.some((p) => p.pid !== null)))
     for (const measured of this.#workers.values()) {
+      if (measured.hasEnded) continue
       const used = new Map<GpuId, number>()
       for (const gpu of list) {
         if (!measured.worker.claim.gpuIds.includes(gpu.id) || gpu.telemetry === null) continue
@@ -158,13 +174,14 @@ export class GpuMemory {
   }
 
   #usedOn(
-    { worker, pids, before }: Measured,
+    { worker, pids, seen, before }: Measured,
     gpuId: GpuId,
     { processes, memoryUsedMb }: GpuTelemetry,
   ): number | null {
     const own = processes?.filter(
       ({ pid, workerId }) => workerId === worker.id || (pid !== null && pids.has(pid)),
     )
+    if (own !== undefined && own.length > 0) seen.add(gpuId)
     const amounts = own?.map(({ memoryMb }) => memoryMb).filter((memoryMb) => memoryMb !== null) ?? []
     if (amounts.length > 0) return amounts.reduce((sum, memoryMb) => sum + memoryMb, 0)
     const holders = [...this.#workers.values()].filter((other) => other.worker.claim.gpuIds.includes(gpuId))
@@ -179,6 +196,7 @@ export class GpuMemory {
     const { runner, logger } = this.#options
     await Promise.all(
       [...this.#workers.values()].map(async (measured) => {
+        if (measured.hasEnded) return
         try {
           measured.pids = new Set(await runner.processes(measured.worker.name))
         } catch (error) {

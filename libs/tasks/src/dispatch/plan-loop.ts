@@ -123,7 +123,7 @@ export class PlanLoop {
   }
 
   /** What a plan is made from at the moment, with these tasks in the queue. */
-  input(queue: Iterable<QueuedTask> = this.#options.queue.entries()): PlanInput {
+  input(queue: readonly QueuedTask[] = this.#options.queue.entries()): PlanInput {
     const { gpus, presets, maxWorkers, maxPassMs, pool, histories, drains, clock } = this.#options
     const now = clock.now()
     const inventory = gpus.list()

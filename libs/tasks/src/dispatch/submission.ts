@@ -30,6 +30,7 @@ export function prepare(
   const { owner, priority, labels, idempotencyKey, affinity } = request
   const task: NewTask = {
     ...{ owner, priority, labels, idempotencyKey, affinity, retryOf, spec },
+    asked: { timeoutMs: request.timeoutMs, gpuIds },
     id: newId() as TaskId,
     presetId: request.presetId as PresetId,
     input: resolved.input,

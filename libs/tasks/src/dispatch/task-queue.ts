@@ -20,8 +20,8 @@ export class TaskQueue {
     return this.#entries.size
   }
 
-  entries(): Iterable<QueueEntry> {
-    return this.#entries.values()
+  entries(): readonly QueueEntry[] {
+    return [...this.#entries.values()]
   }
 
   ids(): Iterable<TaskId> {

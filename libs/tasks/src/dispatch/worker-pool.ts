@@ -2,6 +2,7 @@ import { delay } from '../clock.ts'
 import type { DispatcherOptions, LiveWorker } from '../dispatcher.ts'
 import type { Feeds } from '../feed.ts'
 import type { ArtifactId, GpuId, TaskId, WorkerId, WorkerName } from '../ids.ts'
+import { insist } from '../insist.ts'
 import type { PlannedWorker } from '../planner/index.ts'
 import type { AssignedGpu } from '../runner.ts'
 import { isFinal, type Task } from '../task.ts'
@@ -147,13 +148,13 @@ export class WorkerPool {
   /** As clients see them, but for the explanation. */
   live(life: WorkerLife): Omit<LiveWorker, 'explanation'> {
     const { worker, idleSince } = life
-    const { spec, startedAt, readyAt, id } = worker
+    const { spec, id } = worker
     const used = [...this.memory.usedBy(id).values()]
     const idleMs = spec.session === null || spec.session.pinned ? null : spec.session.idleMs
     return {
       ...worker,
       peakMemoryMb: this.memory.peakOf(id) ?? worker.peakMemoryMb,
-      loadMs: readyAt === null ? null : readyAt - startedAt,
+      loadMs: life.loadMs,
       loadProgress: life.loadProgress,
       idleSince,
       endsAt: idleSince === null || idleMs === null ? null : idleSince + idleMs,
@@ -166,7 +167,7 @@ export class WorkerPool {
     const { gpuIds, memoryMb } = worker.claim
     const life = new WorkerLife(this.#context, worker, tasks, this.#assigned(gpuIds), isFresh)
     this.#entries.set(worker.id, { life, isReleasing: false, planned: '' })
-    this.memory.claimed(worker, memoryMb ?? worker.spec.gpus.memoryMb ?? 0)
+    this.memory.claimed(worker, memoryMb ?? worker.spec.gpus.memoryMb ?? 0, isFresh)
     for (const id of gpuIds) this.#events.gpuChanged(id)
     this.#events.workerChanged(worker.id)
     this.#spawn(this.#live(life))
@@ -190,11 +191,22 @@ export class WorkerPool {
       this.add(aliveAt === null ? worker : { ...worker, status: 'WORKING', readyAt: aliveAt }, own, false)
     }
     const known = new Set(workers.map(({ id }) => id))
-    for (const { id, workerId } of tasks) {
-      if (workerId !== null && known.has(workerId)) continue
-      logger.error({ taskId: id }, 'A task is under way, but its worker is not known; it stays as it is.')
-    }
+    for (const task of tasks)
+      if (task.workerId === null || !known.has(task.workerId)) await this.#takeUpStray(task)
     this.#spawn(this.#removeLeftovers(ended))
+  }
+
+  /** A task that was given to a worker which had ended: what the runner still knows of it decides, most likely that it is lost. */
+  async #takeUpStray(task: Task): Promise<void> {
+    const { store, logger } = this.#options
+    const worker = task.workerId === null ? null : await store.worker(task.workerId)
+    if (worker === null) {
+      const what = 'A task is under way, but its worker is not known; it stays as it is.'
+      logger.error({ taskId: task.id }, what)
+      return
+    }
+    logger.warn({ taskId: task.id, workerId: worker.id }, 'Taking up a task whose worker had ended.')
+    this.add({ ...worker, status: 'STOPPING' }, [task], false)
   }
 
   /** Lets go of the workers, which go on. */
@@ -240,12 +252,12 @@ export class WorkerPool {
   /** Its claim stands until the GPUs' memory is back: the next worker would not fit beside what is still there. */
   async #release(life: WorkerLife): Promise<void> {
     const { store, clock } = this.#options
-    const { id, specHash, mode, readyAt, claim } = life.worker
+    const { id, specHash, mode, claim } = life.worker
     const entry = this.#entries.get(id)
     if (entry !== undefined) entry.isReleasing = true
     const peakMb = this.memory.peakOf(id)
     if (peakMb !== null) this.#histories.peaked(specHash, peakMb)
-    if (mode === 'SESSION' && readyAt === null && life.retiring === null) this.#backOff(specHash)
+    if (mode === 'SESSION' && life.failedToLoad) this.#backOff(specHash)
     const isFree = claim.gpuIds.length === 0 || (await this.memory.released(id, this.#detach.signal))
     // The container's removal takes its time and holds nothing.
     this.#entries.delete(id)
@@ -253,7 +265,8 @@ export class WorkerPool {
     if (!isFree || claim.gpuIds.length === 0) return
     const gpuFreeAt = clock.now()
     for (const { taskId, attempt } of life.stoppedWithIt) {
-      await store.recordRelease(taskId, attempt, { gpuFreeAt })
+      const record = (): Promise<void> => store.recordRelease(taskId, attempt, { gpuFreeAt })
+      await insist(this.#context, 'record a free GPU', { taskId }, this.#detach.signal, record)
       this.#events.taskChanged(taskId)
     }
   }
@@ -271,11 +284,12 @@ export class WorkerPool {
   }
 
   #onChanged(life: WorkerLife): void {
-    const { id, specHash, readyAt, startedAt, mode } = life.worker
-    if (mode === 'SESSION' && readyAt !== null && !this.#loaded.has(life)) {
+    const { id, specHash, mode } = life.worker
+    const { loadMs } = life
+    if (mode === 'SESSION' && loadMs !== null && !this.#loaded.has(life)) {
       this.#loaded.add(life)
       this.#backoff.delete(specHash)
-      this.#histories.loaded(specHash, readyAt - startedAt)
+      this.#histories.loaded(specHash, loadMs)
     }
     this.#events.workerChanged(id)
     const entry = this.#entries.get(id)

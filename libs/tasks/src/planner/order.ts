@@ -13,10 +13,9 @@ const DIGIT_BITS = 11
  * tasks only the first few compete with the first one of somebody else.
  */
 export function inOrder(input: PlanInput): readonly QueuedTask[] {
-  const tasks = [...input.queue]
   const ordered: QueuedTask[] = []
-  for (const position of orderOf(tasks, input)) {
-    const task = tasks[position]
+  for (const position of orderOf(input.queue, input)) {
+    const task = input.queue[position]
     if (task !== undefined) ordered.push(task)
   }
   return ordered
@@ -27,6 +26,7 @@ export function orderOf(
   tasks: readonly QueuedTask[],
   { workers, rules }: Pick<PlanInput, 'workers' | 'rules'>,
 ): Uint32Array {
+  if (tasks.length < 2) return counted(tasks.length)
   const counts = new Map<string, Count>()
   for (const worker of workers) for (const owner of worker.runningOwners) countOf(counts, owner).count += 1
   const keys = new Float64Array(tasks.length)

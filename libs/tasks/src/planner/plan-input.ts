@@ -112,7 +112,7 @@ export const DEFAULT_RULES: PlanRules = {
 export interface PlanInput {
   readonly now: number
   /** In any order. */
-  readonly queue: Iterable<QueuedTask>
+  readonly queue: readonly QueuedTask[]
   readonly workers: readonly PlannedWorker[]
   readonly gpus: readonly PlannedGpu[]
   readonly wanted: readonly WantedSession[]

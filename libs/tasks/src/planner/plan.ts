@@ -23,12 +23,11 @@ export function plan(input: PlanInput): Plan {
 
 /** The plan and the room that it leaves, with what is held back in it for whom. */
 export function decide(input: PlanInput): { readonly plan: Plan; readonly room: Room } {
-  const { now, rules, blocked, wanted, inForce } = input
+  const { now, queue: tasks, rules, blocked, wanted, inForce } = input
   const room = createRoom(input)
   const demands = createDemands(input, room)
   const reasons = createReasons(input)
   const actions: PlanAction[] = []
-  const tasks = [...input.queue]
   /** Hashes that tasks looked at so far are served by. */
   const asked = new Set<string>()
   let hasPlaceBlocker = false

@@ -184,7 +184,7 @@ export interface Room {
   /** In the order of their ids. */
   readonly workers: readonly WorkerRoom[]
   /** How many workers have become `ending` or `leaving` since the plan began. */
-  readonly departures: number
+  departures(): number
   gpusOf(worker: WorkerRoom): readonly GpuRoom[]
   /** A worker can be started now. */
   hasPlace(): boolean
@@ -239,9 +239,7 @@ export function createRoom({
   return {
     gpus: gpuRooms,
     workers: rooms,
-    get departures() {
-      return departures
-    },
+    departures: () => departures,
     gpusOf,
     hasPlace: () => used < maxWorkers,
     comingPlaces: () => maxWorkers - used + ending - promised,

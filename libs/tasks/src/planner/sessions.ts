@@ -54,15 +54,16 @@ function isOnGoodGpus({ claim }: PlannedWorker, room: Room): boolean {
 export function lookAhead(
   task: QueuedTask,
   demand: Demand,
-  { departures }: Room,
+  room: Room,
   { now, blocked }: Pick<PlanInput, 'now' | 'blocked'>,
   isDue: boolean,
 ): Prospect {
   const { session, facts, outlook: known } = demand
   const loadMs = facts.loadMs?.middle ?? UNKNOWN_LOAD_MS
   const runMs = facts.runMs?.middle ?? UNKNOWN_RUN_MS
+  const version = room.departures()
   // Slots are only ever taken in a plan: where none was free none is, and who serves changes only by those that go.
-  if (known?.version === departures) return prospect(demand, known, runMs, loadMs, null)
+  if (known?.version === version) return prospect(demand, known, runMs, loadMs, null)
   const slots = session?.maxConcurrency ?? 1
   let ready = 0
   let starting = 0
@@ -87,7 +88,7 @@ export function lookAhead(
       (worker.phase === 'ready' || blocked === null)
     if (isFree && (best === null || compare(server, best, task.affinity) < 0)) best = server
   }
-  const outlook: Outlook = { ready, starting, remainingMs, version: departures }
+  const outlook: Outlook = { ready, starting, remainingMs, version }
   if (best === null) {
     demand.outlook = outlook
     return prospect(demand, outlook, runMs, loadMs, null)

@@ -2,8 +2,9 @@ import type { PlannedGpu } from './plan-input.ts'
 
 /** `24,300` */
 export function numberText(value: number): string {
-  const digits = String(Math.round(value))
-  return digits.length < 4 ? digits : digits.replace(/\B(?=(\d{3})+$)/g, ',')
+  const whole = Math.round(value)
+  if (whole < 1_000 || whole === Infinity) return String(whole)
+  return `${numberText(Math.floor(whole / 1_000))},${String(whole % 1_000).padStart(3, '0')}`
 }
 
 /** `GPU 0 (NVIDIA A100)` */

@@ -45,6 +45,8 @@ export interface InterpreterOptions {
   readonly mode: WorkerMode
   /** The attempts that the worker works on, by run id, as they are at the moment. */
   readonly runs: ReadonlyMap<string, Transcript>
+  /** Those of them that the worker has been given: only they can be meant by what bears no name. */
+  readonly handed: ReadonlyMap<string, Transcript>
   readonly sink: WorkerSink
   readonly newArtifactId: () => ArtifactId
   /** Takes the bytes of an artifact of a run; what it throws is the service's trouble, not the worker's. */
@@ -185,8 +187,8 @@ export class Interpreter {
 
   /** The run that an event belongs to; `nobody`: the worker's own; `null`: it has been told as a fault. */
   #runOf(event: WorkerEvent, runId: string | null): Transcript | 'nobody' | null {
-    const { mode, runs, sink, isPast } = this.#options
-    const [first, second] = runs.values()
+    const { mode, runs, handed, sink, isPast } = this.#options
+    const [first, second] = handed.values()
     if (runId !== null) {
       const run = runs.get(runId)
       if (run !== undefined) return run
@@ -201,8 +203,8 @@ export class Interpreter {
     }
     if (first === undefined || (mode === 'SESSION' && !this.#ready)) return 'nobody'
     if (second === undefined) return first
-    const detail = `The worker works on ${runs.size} tasks, and the event has no task_id.`
-    for (const run of runs.values())
+    const detail = `The worker works on ${handed.size} tasks, and the event has no task_id.`
+    for (const run of handed.values())
       run.write({ type: 'fault', kind: 'AMBIGUOUS_TASK', line: startOf(event), detail })
     return null
   }
@@ -240,8 +242,8 @@ export class Interpreter {
 
   /** What has no task's name on it: the one task's, or the worker's own. */
   #say(body: TaskEventBody): void {
-    const { mode, runs } = this.#options
-    const [first, second] = runs.values()
+    const { mode, runs, handed } = this.#options
+    const [first, second] = handed.values()
     const isComingUp = mode === 'SESSION' && !this.#ready
     if (mode === 'ONE_OFF') {
       if (body.type === 'log' && body.stream === 'STDERR') first?.stderr(body.line)
@@ -302,10 +304,10 @@ export class Interpreter {
     }
     run.signOfLife()
     if (run.refuseAfterFinish(event)) return
-    const { newArtifactId, takeArtifact, runs } = this.#options
+    const { newArtifactId, takeArtifact, handed } = this.#options
     const id = newArtifactId()
     const { source, name, mediaType } = event
-    const owner = runId ?? [...runs.keys()][0] ?? ''
+    const owner = runId ?? [...handed.keys()][0] ?? ''
     const taken = await takeArtifact(owner, id, source)
     if (taken.status === 'refused') {
       run.write({ type: 'fault', kind: 'INVALID_ARTIFACT', line: startOf(event), detail: taken.message })

@@ -7,7 +7,7 @@ import { outcomeOf, type AttemptEnd, type Outcome } from './outcome.ts'
 import { Transcript } from './transcript.ts'
 
 /** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
-const CATCH_UP_MS = 2_000
+export const CATCH_UP_MS = 2_000
 const MAX_BACKOFF_MS = 600_000
 
 /** What becomes of an attempt whose deadline has passed. */

@@ -21,7 +21,8 @@ import { CommandChannel } from './command-channel.ts'
 import { EventWriter, type Ending } from './event-writer.ts'
 import { Interpreter } from './interpreter.ts'
 import { exitText, isPoisoned, type AttemptEnd, type Outcome } from './outcome.ts'
-import { Run, type RunEvents } from './run.ts'
+import { CATCH_UP_MS, Run, type RunEvents } from './run.ts'
+import { StopLadder } from './stop-ladder.ts'
 import type { ArtifactEvent, Transcript } from './transcript.ts'
 
 /** What a worker's life needs of its surroundings. */
@@ -52,8 +53,6 @@ export interface WorkerContext {
 const FIRST_RETRY_MS = 150
 const LAST_RETRY_MS = 5_000
 const RECALL_EVENTS = 1_000
-/** How long a session worker that was asked to shut down may take before it is told so by a signal. */
-const SHUTDOWN_MS = 2_000
 /** Between SIGTERM and SIGKILL of a session worker that has let its grace period pass already. */
 const LAST_GRACE_MS = 500
 /** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
@@ -85,21 +84,21 @@ export class WorkerLife {
   readonly #channel: CommandChannel
   readonly #runs = new Map<string, Run>()
   readonly #transcripts = new Map<string, Transcript>()
+  /** Those of them that the worker has got (of a session worker: that were handed over). */
+  readonly #handed = new Map<string, Transcript>()
   readonly #past = new Set<string>()
   readonly #affinities = new Map<string, number>()
   readonly #timers = new Set<Disposable>()
   /** Attempts that were stopped, not ended by themselves. */
   readonly #stopped: { readonly taskId: TaskId; readonly attempt: number }[] = []
   readonly #ended = new AbortController()
-  /** Nobody wants the worker any more before it has been seen to start. */
-  readonly #unwanted = new AbortController()
+  readonly #ladder: StopLadder
   /** The engine went away while it was asked to start the worker. */
   #mayHaveStarted = false
-  /** The worker is there, so that it can be stopped. */
-  #begun = false
-  #stopping = false
-  #signalled = false
+  /** Its end was asked for with what it works on. */
   #forced = false
+  /** Somebody asked for its end before it was ready. */
+  #endedByOthers = false
   #startedAt: number | null = null
   #hungAfterFinish = false
   #becameReady = false
@@ -130,11 +129,24 @@ export class WorkerLife {
     this.#retiring = worker.endReason
     this.#idleSince = this.#open && tasks.length === 0 ? context.clock.now() : null
     this.#channel = new CommandChannel(context.runner, worker.name)
+    this.#ladder = new StopLadder({
+      ...context,
+      workerId: worker.id,
+      channel: this.#channel,
+      stop: (graceMs) => {
+        const stop = (): Promise<void> => context.runner.stop(worker.name, { graceMs })
+        void this.#insist('stop the worker', this.#ended.signal, stop)
+      },
+      onChange: () => {
+        this.#changed()
+      },
+    })
     this.#writer = new EventWriter(context, worker.id, worker.cursor)
     for (const task of tasks) this.#addRun(task)
     this.#interpreter = new Interpreter({
       mode: worker.mode,
       runs: this.#transcripts,
+      handed: this.#handed,
       newArtifactId: context.newArtifactId,
       takeArtifact: (runId, id, source) => this.#takeArtifact(runId, id, source),
       // An earlier process knew which runs the worker has had; nothing is made of it here.
@@ -182,12 +194,23 @@ export class WorkerLife {
 
   /** Its end is under way or over. */
   get isEnding(): boolean {
-    return this.#stopping || this.#ended.signal.aborted
+    return this.#ladder.isStopping || this.#ended.signal.aborted
   }
 
   /** A session worker is ready, and that is stored: it can be given tasks at once. */
   get isOpen(): boolean {
     return this.#open
+  }
+
+  /** It never became ready, and nobody had asked for its end. */
+  get failedToLoad(): boolean {
+    return this.#worker.readyAt === null && !this.#endedByOthers
+  }
+
+  /** From the start of its container (or process) to its readiness, in milliseconds; `null` while it is not ready. */
+  get loadMs(): number | null {
+    const { readyAt, startedAt } = this.#worker
+    return readyAt === null ? null : Math.max(0, readyAt - (this.#startedAt ?? startedAt))
   }
 
   get idleSince(): number | null {
@@ -227,6 +250,7 @@ export class WorkerLife {
   async run(): Promise<'ended' | 'detached'> {
     const end = await this.#follow()
     this.#ended.abort()
+    this.#ladder[Symbol.dispose]()
     for (const timer of this.#timers) timer[Symbol.dispose]()
     this.#channel.detach()
     if (end.kind !== 'detached' && !this.#context.detach.aborted) await this.#settleAll(end)
@@ -261,7 +285,7 @@ export class WorkerLife {
   take(task: Task): void {
     const run = this.#addRun(task)
     this.#idleSince = null
-    if (this.#ended.signal.aborted || this.#stopping) {
+    if (this.isEnding) {
       this.#endRun(run, {
         kind: 'unacknowledged',
         detail: 'The session worker ended before it got the task.',
@@ -283,6 +307,11 @@ export class WorkerLife {
 
   /** Ends a session worker: when it is idle, or, with `force`, at once with what it works on. The first reason stays. */
   end(reason: string, force = false): void {
+    this.#endedByOthers ||= this.#retiring === null
+    this.#retire(reason, force)
+  }
+
+  #retire(reason: string, force = false): void {
     if (this.#retiring === null) {
       this.#retiring = reason
       const { store } = this.#context
@@ -291,7 +320,7 @@ export class WorkerLife {
       )
     }
     this.#forced ||= force
-    if (force || this.#runs.size === 0) this.#shutDown(force && this.#runs.size > 0)
+    if (force || this.#runs.size === 0) this.#shutDown()
     this.#changed()
   }
 
@@ -301,7 +330,7 @@ export class WorkerLife {
     try {
       const end = await this.#begin()
       if (end !== null) return end
-      this.#begun = true
+      this.#ladder.there()
       this.#catchUp()
       return await this.#read()
     } catch (error) {
@@ -316,14 +345,15 @@ export class WorkerLife {
 
   /** What was asked of the worker before it was there. */
   #catchUp(): void {
-    if (this.#retiring !== null && (this.#forced || this.#runs.size === 0)) this.#shutDown(this.#forced)
+    if (this.#retiring !== null && (this.#forced || this.#runs.size === 0)) this.#shutDown()
     for (const run of this.runs) {
       if (run.stopReason !== null) this.#stopRun(run)
       else if (this.#isSession && run.handedAt !== null) run.armRunTimeout(run.handedAt)
       else if (this.#isSession && this.#open) {
         // An earlier process may have handed it over, or not: the worker says so, or it goes to another one.
-        run.handedAt = this.#context.clock.now()
-        run.armRunTimeout(run.task.startedAt ?? run.handedAt)
+        const now = this.#context.clock.now()
+        this.#setHanded(run, now)
+        run.armRunTimeout(run.task.startedAt ?? now)
         run.armAcknowledgement()
       }
     }
@@ -335,7 +365,9 @@ export class WorkerLife {
     // A cancel may have been recorded before this life could be told of it.
     for (const run of this.runs) {
       const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
-      if (row?.value?.stopReason != null) run.stopFor(row.value.stopReason, row.value.cancelReason)
+      if (row?.value?.stopReason == null) continue
+      run.stopFor(row.value.stopReason, row.value.cancelReason)
+      if (!this.#isSession) this.#ladder.signal(run.task.spec.timeouts.stopGraceMs)
     }
     if (this.#isFresh) return this.#start()
     for (const run of this.runs) if (!(await this.#recall(run))) return DETACHED
@@ -373,10 +405,10 @@ export class WorkerLife {
       gpus: this.#gpus,
       run: first?.order ?? null,
     }
-    const signal = AbortSignal.any([detach, this.#unwanted.signal])
+    const signal = AbortSignal.any([detach, this.#ladder.unwanted])
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       if (detach.aborted) return DETACHED
-      if (this.#isUnwanted) return this.#giveUpStart()
+      if (this.#ladder.isStopping) return this.#giveUpStart()
       const result = await this.#tryStart(order, signal)
       if (result.status === 'started') {
         reachable(true, '')
@@ -391,12 +423,6 @@ export class WorkerLife {
       reachable(false, `${result.message} ${result.hint}`.trim())
       await delay(clock, waitMs, signal)
     }
-  }
-
-  /** Nobody waits for the worker: its task is to be stopped, or it is to end before it has any. */
-  get #isUnwanted(): boolean {
-    if (!this.#isSession) return this.runs.some((run) => run.stopReason !== null)
-    return this.#stopping
   }
 
   /** An engine that went away in the middle may have started the worker; trying again under the same name finds it. */
@@ -443,10 +469,7 @@ export class WorkerLife {
     const found = await this.#insist('look at the worker', detach, () => runner.inspect(this.#worker.name))
     if (found === null) return DETACHED
     const { phase } = found.value
-    if (phase !== 'running' && phase !== 'exited') return { kind: 'start-failed', failure }
-    // The order to stop came before there was something to stop.
-    this.#stopping = false
-    return null
+    return phase === 'running' || phase === 'exited' ? null : { kind: 'start-failed', failure }
   }
 
   /** After a restart of the service: what the stored events say of this attempt. `false`: the service stops again. */
@@ -523,7 +546,7 @@ export class WorkerLife {
   #countLog(bytes: number): void {
     this.#bytesRead += bytes
     if (this.#isSession && this.#bytesRead > MAX_LOG_BYTES && this.#retiring === null)
-      this.end(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
+      this.#retire(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
   }
 
   // ---------------------------------------------------------------------------------------------------------------- sessions
@@ -543,15 +566,20 @@ export class WorkerLife {
         this.#open = true
         if (this.#runs.size === 0) this.#idleSince = this.#context.clock.now()
         for (const run of this.runs) void this.#handOver(run)
-        if (this.#runs.size === 0 && this.#retiring !== null) this.#shutDown(false)
+        if (this.#runs.size === 0 && this.#retiring !== null) this.#shutDown()
         this.#changed()
       })
+  }
+
+  #setHanded(run: Run, at: number): void {
+    run.handedAt = at
+    this.#handed.set(run.id, run.transcript)
   }
 
   async #handOver(run: Run): Promise<void> {
     if (run.isOver || run.handedAt !== null || run.stopReason !== null) return
     const at = this.#context.clock.now()
-    run.handedAt = at
+    this.#setHanded(run, at)
     run.armRunTimeout(at)
     run.armAcknowledgement()
     try {
@@ -560,16 +588,20 @@ export class WorkerLife {
       const { logger } = this.#context
       logger.warn({ err: error, runId: run.id }, 'A task could not be handed to its session worker.')
       // The worker may have got it all the same, and then says so; what it refuses to read it has not.
-      if (error instanceof RunnerError && error.code !== 'ENGINE_UNAVAILABLE') this.#onUnacknowledged(run)
+      if (error instanceof RunnerError && error.code !== 'ENGINE_UNAVAILABLE')
+        this.#giveBack(run, `The task could not be handed to its session worker: ${error.message}`)
     }
   }
 
   #onUnacknowledged(run: Run): void {
-    if (run.isOver || run.transcript.isAlive) return
     const { ackMs } = run.task.spec.timeouts
-    const detail = `The session worker did not take the task within ${ackMs} ms (timeouts.acknowledge).`
+    this.#giveBack(run, `The session worker did not take the task within ${ackMs} ms (timeouts.acknowledge).`)
+  }
+
+  #giveBack(run: Run, detail: string): void {
+    if (run.isOver || run.transcript.isAlive) return
     this.#endRun(run, { kind: 'unacknowledged', detail })
-    this.end(`It did not take task ${run.task.id}.`)
+    this.#retire(`It did not take task ${run.task.id}.`)
   }
 
   #onForeign(runId: string): void {
@@ -579,7 +611,7 @@ export class WorkerLife {
       const detail = `The session worker answered for another task (${JSON.stringify(runId.slice(0, 200))}).`
       this.#endRun(run, { kind: 'unacknowledged', detail })
     }
-    this.end('It answered for a task that it was never given.')
+    this.#retire('It answered for a task that it was never given.')
   }
 
   #onFinished(transcript: Transcript): void {
@@ -587,7 +619,7 @@ export class WorkerLife {
     if (run === undefined) return
     if (transcript.finish !== null && isPoisoned(transcript.finish)) {
       this.#poisoned = true
-      this.end('A task failed in a way that leaves its GPU context or its memory in doubt.')
+      this.#retire('A task failed in a way that leaves its GPU context or its memory in doubt.')
     }
     const isGivenUp = this.isEnding && transcript.finish?.status === 'cancelled' && run.stopReason === null
     const detail = `Its session worker was ended: ${this.#retiring ?? 'nobody knows why.'}`
@@ -623,6 +655,7 @@ export class WorkerLife {
     const run = new Run(clock, events, task, this.#writer, isAlive ? task.runningAt : null)
     this.#runs.set(run.id, run)
     this.#transcripts.set(run.id, run.transcript)
+    if (isAlive || !this.#isSession) this.#handed.set(run.id, run.transcript)
     return run
   }
 
@@ -650,6 +683,7 @@ export class WorkerLife {
     run.over()
     this.#runs.delete(run.id)
     this.#transcripts.delete(run.id)
+    this.#handed.delete(run.id)
     this.#remember(run.id)
     this.#worker = { ...this.#worker, tasksServed: this.#worker.tasksServed + 1 }
     this.#writer.aside(at, () => {
@@ -670,7 +704,7 @@ export class WorkerLife {
   #becomeIdle(at: number): void {
     if (!this.#isSession || this.#ended.signal.aborted) return
     this.#idleSince = this.#open ? at : null
-    if (this.#retiring !== null) this.#shutDown(false)
+    if (this.#retiring !== null) this.#shutDown()
   }
 
   #remember(runId: string): void {
@@ -682,6 +716,7 @@ export class WorkerLife {
   /** The worker is gone: so are the attempts that it still had. */
   async #settleAll(end: Exclude<End, { kind: 'detached' }>): Promise<void> {
     const { store, detach } = this.#context
+    if (this.#isSession && this.#retiring === null) this.#tellEnd(end)
     for (const run of this.runs) {
       const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
       if (row === null) return
@@ -690,6 +725,18 @@ export class WorkerLife {
     }
     // Closes what `#endOfOutput` has left open.
     this.#writer.endStretch(this.#writer.cursor, 0, this.#interpreter.eventSeq)
+  }
+
+  /** Nobody has asked for the end of the session worker: the reason is kept with it, since there may be no task to tell it. */
+  #tellEnd(end: Exclude<End, { kind: 'detached' }>): void {
+    const { logger } = this.#context
+    this.#retiring = endText(end)
+    const { id, presetId } = this.#worker
+    logger.warn({ workerId: id, presetId, reason: this.#retiring }, 'A session worker ended by itself.')
+    const line = this.#retiring
+    this.#writer.aside(this.#context.clock.now(), () => {
+      this.#writer.writeWorker({ type: 'log', stream: 'STDERR', level: 'error', line })
+    })
   }
 
   #endOfSession(end: Exclude<End, { kind: 'detached' }>): AttemptEnd['end'] {
@@ -701,16 +748,16 @@ export class WorkerLife {
       return { kind: 'worker-ended', exit: null, detail: `Its session worker is gone: ${end.detail}` }
     const { exitCode } = end.exit
     const how = exitCode === null ? 'ended' : `exited with ${exitText(exitCode)}`
-    const why = this.#retiring === null ? '' : ` It was being ended: ${this.#retiring}`
+    const why = this.#ladder.isStopping ? ` It was being ended: ${this.#retiring ?? ''}` : ''
     return {
       kind: 'worker-ended',
       exit: end.exit,
-      detail: `The session worker ${how} while it had the task.${why}`,
+      detail: `The session worker ${how} while it had the task.${why}`.trim(),
     }
   }
 
   get #wasKilled(): boolean {
-    return this.#stopping && this.#worker.exit?.exitCode === 137
+    return this.#ladder.isSignalled && this.#worker.exit?.exitCode === 137
   }
 
   #recordRelease(run: Run, release: Partial<TaskRelease>): void {
@@ -743,8 +790,10 @@ export class WorkerLife {
       for (const run of this.runs) run.armStartTimeout(startedAt)
       const { startMs } = this.#worker.spec.timeouts
       // Its tasks have the same deadline, and give it up with their own code.
-      this.#after(startedAt + startMs - clock.now() + LAST_GRACE_MS, () => {
-        if (!this.#open) this.end(`It was not ready within ${startMs} ms (timeouts.start).`, true)
+      const leftMs = startedAt + startMs - clock.now()
+      // What it has said while nobody listened is read first: it may be ready by now.
+      this.#after(leftMs < 0 ? CATCH_UP_MS + LAST_GRACE_MS : leftMs + LAST_GRACE_MS, () => {
+        if (!this.#open) this.#retire(`It was not ready within ${startMs} ms (timeouts.start).`, true)
       })
     }
   }
@@ -752,7 +801,7 @@ export class WorkerLife {
   #armFinishGrace(task: Task): void {
     this.#after(task.spec.timeouts.finishGraceMs, () => {
       this.#hungAfterFinish = true
-      this.#stop(task.spec.timeouts.stopGraceMs)
+      this.#ladder.signal(task.spec.timeouts.stopGraceMs)
     })
   }
 
@@ -778,12 +827,12 @@ export class WorkerLife {
     if (run.stopReason === 'gpu-lost') {
       // Nothing that runs on it can be asked politely for long.
       this.#retiring ??= 'A GPU that it holds was lost.'
-      this.#stop(Math.min(stopGraceMs, LAST_GRACE_MS))
-    } else if (!this.#isSession) this.#stop(stopGraceMs)
+      this.#ladder.signal(Math.min(stopGraceMs, LAST_GRACE_MS))
+    } else if (!this.#isSession) this.#ladder.signal(stopGraceMs)
     else if (run.handedAt === null) {
       const isStuck = run.stopReason === 'start-timeout'
       this.#endRun(run, { kind: 'finished' })
-      if (isStuck) this.end('It did not become ready in time (timeouts.start).', true)
+      if (isStuck) this.#retire('It did not become ready in time (timeouts.start).', true)
     } else this.#cancelRun(run, stopGraceMs)
   }
 
@@ -795,48 +844,16 @@ export class WorkerLife {
     })
     this.#after(graceMs, () => {
       if (run.isOver) return
-      this.end(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
-      this.#stop(Math.min(graceMs, LAST_GRACE_MS))
+      this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
+      this.#ladder.signal(Math.min(graceMs, LAST_GRACE_MS))
     })
   }
 
-  /** Asks a session worker to end by its own protocol first, then by signals. `isLate`: it has tasks that must not hold it up. */
-  #shutDown(isLate: boolean): void {
-    if (this.#stopping || this.#ended.signal.aborted) return
+  /** Asks a session worker to end by its own protocol first, where it can be expected to heed it. */
+  #shutDown(): void {
     const { stopGraceMs } = this.#worker.spec.timeouts
-    if (!this.#begun || !this.#open || isLate || this.#poisoned) {
-      this.#stop(stopGraceMs)
-      return
-    }
-    this.#stopping = true
-    this.#channel.shutdown().catch((error: unknown) => {
-      this.#context.logger.debug(
-        { err: error, workerId: this.#worker.id },
-        'A session worker could not be asked to shut down.',
-      )
-    })
-    this.#after(Math.min(SHUTDOWN_MS, stopGraceMs), () => {
-      this.#signalStop(stopGraceMs)
-    })
-    this.#changed()
-  }
-
-  /** Before the worker has begun there is nothing to stop; it is stopped then. */
-  #stop(graceMs: number): void {
-    if (this.#ended.signal.aborted) return
-    this.#unwanted.abort()
-    if (this.#begun) this.#signalStop(graceMs)
-    else if (this.#isSession) this.#stopping = true
-  }
-
-  #signalStop(graceMs: number): void {
-    if (this.#signalled || this.#ended.signal.aborted) return
-    this.#signalled = true
-    this.#stopping = true
-    this.#changed()
-    const { runner } = this.#context
-    const stop = (): Promise<void> => runner.stop(this.#worker.name, { graceMs })
-    void this.#insist('stop the worker', this.#ended.signal, stop)
+    if (this.#open && this.#runs.size === 0 && !this.#poisoned) this.#ladder.ask(stopGraceMs)
+    else this.#ladder.signal(stopGraceMs)
   }
 
   #changeWorker(change: Partial<Worker>): void {
@@ -860,4 +877,17 @@ export class WorkerLife {
 function retryText(attempt: number, { error, reason }: Outcome, waitMs: number): string {
   const when = waitMs > 0 ? `in ${waitMs / 1_000} s` : 'at once'
   return `Attempt ${attempt} failed (${error?.code ?? 'FAILED'}); it is tried again ${when}. ${reason ?? ''}`.trim()
+}
+
+function endText(end: Exclude<End, { kind: 'detached' }>): string {
+  switch (end.kind) {
+    case 'start-failed':
+      return `${end.failure.message} ${end.failure.hint}`.trim()
+    case 'lost':
+      return `It is gone: ${end.detail}`
+    case 'exited': {
+      const { exitCode } = end.exit
+      return exitCode === null ? 'It ended by itself.' : `It exited by itself with ${exitText(exitCode)}.`
+    }
+  }
 }

@@ -92,8 +92,8 @@ const sees = (change: Partial<GpuTelemetry>): Promise<void> => {
 
 describe("a worker's GPU memory", () => {
   test('is that of its processes, and its peak is kept', async () => {
-    memory.claimed(a, 0)
-    memory.claimed(b, 0)
+    memory.claimed(a, 0, true)
+    memory.claimed(b, 0, true)
     pids = { 'gpu-a': [11, 12], 'gpu-b': [21] }
     const processes = [process(11, 300), process(12, 200), process(21, 50), process(99, 1_000)]
     await sees({ memoryUsedMb: 2_050, processes })
@@ -107,10 +107,10 @@ describe("a worker's GPU memory", () => {
   })
 
   test('is what came with it where the driver names no processes and it is alone', async () => {
-    memory.claimed(a, 0)
+    memory.claimed(a, 0, true)
     await sees({ memoryUsedMb: 1_700 })
     expect(memory.usedBy(a.id)).toEqual(new Map([[gpuId, 1_200]]))
-    memory.claimed(b, 0)
+    memory.claimed(b, 0, true)
     await sees({ memoryUsedMb: 2_700 })
     expect(memory.usedBy(a.id)).toEqual(new Map())
     expect(memory.peakOf(a.id)).toBe(1_200)
@@ -118,7 +118,7 @@ describe("a worker's GPU memory", () => {
 
   test('is what it says itself where nothing can be measured', async () => {
     telemetry = null
-    memory.claimed(a, 0)
+    memory.claimed(a, 0, true)
     memory.told(a.id, 700.2)
     await memory.look()
     expect(memory.usedBy(a.id).size).toBe(0)
@@ -127,21 +127,35 @@ describe("a worker's GPU memory", () => {
 })
 
 describe('memory of a worker that has ended', () => {
-  test('is free once its processes are gone and what it used is back', async () => {
-    memory.claimed(a, 0)
+  test('is free once its processes are gone, whatever others take meanwhile', async () => {
+    memory.claimed(a, 0, true)
     pids = { 'gpu-a': [11] }
     await sees({ memoryUsedMb: 1_500, processes: [process(11, 1_000)] })
     samples = [
       { memoryUsedMb: 1_500, processes: [process(11, 1_000)] },
-      { memoryUsedMb: 1_400, processes: [] },
-      { memoryUsedMb: 520, processes: [] },
+      { memoryUsedMb: 2_400, processes: [process(99, 1_900)] },
     ]
+    const begin = now
+    expect(await memory.released(a.id, never)).toBe(true)
+    expect(now - begin).toBeLessThan(3_000)
+  })
+
+  test('is free once what it used is back, where the driver names no processes', async () => {
+    memory.claimed(a, 0, true)
+    await sees({ memoryUsedMb: 1_500 })
+    samples = [{ memoryUsedMb: 1_500 }, { memoryUsedMb: 1_400 }, { memoryUsedMb: 520 }]
     expect(await memory.released(a.id, never)).toBe(true)
     expect(samples).toEqual([])
   })
 
+  test('of a worker that was there before the service is not taken for what was there before it', async () => {
+    memory.claimed(a, 0, false)
+    await sees({ memoryUsedMb: 1_500 })
+    expect(memory.usedBy(a.id).size).toBe(0)
+  })
+
   test('is waited for no longer than a few seconds', async () => {
-    memory.claimed(a, 0)
+    memory.claimed(a, 0, true)
     pids = { 'gpu-a': [11] }
     await sees({ memoryUsedMb: 1_500, processes: [process(11, 1_000)] })
     const begin = now
@@ -152,7 +166,7 @@ describe('memory of a worker that has ended', () => {
 
   test('is not waited for where nothing was ever measured, or there is no GPU', async () => {
     telemetry = null
-    memory.claimed(a, 0)
+    memory.claimed(a, 0, true)
     expect(await memory.released(a.id, never)).toBe(true)
     expect(await memory.released('unknown' as WorkerId, never)).toBe(true)
     expect(now).toBe(1_000)
