@@ -156,7 +156,7 @@ export interface Dispatcher extends AsyncDisposable {
   cancel(id: TaskId, reason: string | null): Promise<Task | null>
   /** Cancels all tasks that match and have not ended; gives them as they are then. */
   cancelMatching(filter: TaskFilter, reason: string | null): Promise<readonly Task[]>
-  /** Submits an ended task again, as a new one, on the preset as it is now. `null`: no such task. */
+  /** Submits an ended task again, as a new one, with what it asked for itself and otherwise on the preset as it is now. `null`: no such task. */
   retry(id: TaskId, owner: string): Promise<SubmitResult | null>
   /** Starts a session worker of the preset though no task asks for it; answers once its row is stored, before it has loaded. */
   startSession(

@@ -63,6 +63,7 @@ export class EventWriter {
   #pendingBytes = 0
   #workerEvents: WorkerLogEvent[] = []
   #workerPatch: WorkerPatch | null = null
+  #whenWorkerStored: (() => void)[] = []
   /** The events so far are ahead of the cursor and must not be stored with it. */
   #inStretch = false
   #flushing: Promise<void> | null = null
@@ -129,9 +130,10 @@ export class EventWriter {
     this.#pendingEvents++
   }
 
-  /** What changes of the worker's row with the events that are being written. */
-  changeWorker(patch: WorkerPatch): void {
+  /** What changes of the worker's row with the events that are being written. `whenStored` is called once that is committed. */
+  changeWorker(patch: WorkerPatch, whenStored: () => void): void {
     this.#workerPatch = { ...this.#workerPatch, ...patch }
+    this.#whenWorkerStored.push(whenStored)
   }
 
   /** For `TaskWriter`: another event is pending. */
@@ -201,7 +203,10 @@ export class EventWriter {
     this.#pendingEvents = 0
     this.#workerEvents = []
     this.#workerPatch = null
+    const whenWorkerStored = this.#whenWorkerStored
+    this.#whenWorkerStored = []
     await this.#append(progress)
+    for (const tell of whenWorkerStored) tell()
     const { feeds, taskChanged } = this.#context
     for (const { task, append } of taken) {
       const { taskId, events, changes, settle, requeue } = append
@@ -245,11 +250,6 @@ export class TaskWriter {
     this.#written = written
     this.#writer = writer
     this.#lastSeq = written.lastSeq
-  }
-
-  /** The `seq` of the last event that was written. */
-  get lastSeq(): number {
-    return this.#lastSeq
   }
 
   write(body: TaskEventBody): void {

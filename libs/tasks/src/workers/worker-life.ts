@@ -555,20 +555,15 @@ export class WorkerLife {
   #onReady(at: number): void {
     this.#becameReady = false
     this.#loadProgress = null
-    this.#writer.changeWorker({ status: 'READY', readyAt: at })
+    this.#writer.changeWorker({ status: 'READY', readyAt: at }, () => {
+      this.#open = true
+      if (this.#ended.signal.aborted || this.#context.detach.aborted) return
+      if (this.#runs.size === 0) this.#idleSince = this.#context.clock.now()
+      for (const run of this.runs) void this.#handOver(run)
+      if (this.#runs.size === 0 && this.#retiring !== null) this.#shutDown()
+      this.#changed()
+    })
     this.#changeWorker({ status: 'READY', readyAt: at })
-    void this.#writer
-      .idle()
-      // The stretch that says so is closed within this turn.
-      .then(() => this.#writer.idle())
-      .then(() => {
-        if (this.#ended.signal.aborted || this.#context.detach.aborted) return
-        this.#open = true
-        if (this.#runs.size === 0) this.#idleSince = this.#context.clock.now()
-        for (const run of this.runs) void this.#handOver(run)
-        if (this.#runs.size === 0 && this.#retiring !== null) this.#shutDown()
-        this.#changed()
-      })
   }
 
   #setHanded(run: Run, at: number): void {

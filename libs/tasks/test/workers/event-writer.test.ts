@@ -172,11 +172,15 @@ describe('the writer', () => {
     say('a')
     other.write({ type: 'text_delta', delta: 'b' })
     writer.writeWorker({ type: 'worker', status: 'ready', message: null, progress: null })
-    writer.changeWorker({ status: 'READY', readyAt: 1 })
+    let isStored = false
+    writer.changeWorker({ status: 'READY', readyAt: 1 }, () => {
+      isStored = true
+    })
     say('c')
     writer.endStretch(cursor('after'), 10, null)
     await writer.idle()
     expect(commits).toHaveLength(1)
+    expect(isStored).toBe(true)
     expect(commits[0]).toMatchObject({
       worker: { status: 'READY' },
       workerEvents: [{ at: 1, body: { status: 'ready' } }],
