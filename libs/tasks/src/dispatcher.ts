@@ -168,7 +168,7 @@ export interface Dispatcher extends AsyncDisposable {
     | Refused
   >
   /** Ends a session worker: at once where it is idle or `force` is set, else after its tasks. `null`: no such worker that is live. */
-  endSession(id: WorkerId, force: boolean): LiveWorker | Refused | null
+  endSession(id: WorkerId, force: boolean): Promise<LiveWorker | Refused | null>
   /** Nothing new is started on the GPU, what runs there goes on. `null`: no such GPU. */
   drainGpu(id: GpuId, reason: string | null): Promise<LiveGpu | null>
   /** Takes a drained or quarantined GPU into use again. `null`: no such GPU. */

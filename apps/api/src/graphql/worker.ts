@@ -30,8 +30,8 @@ export const workerMutations = {
         return refusedProblem(result)
     }
   },
-  endSession(_parent, { id, force }, { dispatcher }) {
-    const result = dispatcher.endSession(id as WorkerId, force)
+  async endSession(_parent, { id, force }, { dispatcher }) {
+    const result = await dispatcher.endSession(id as WorkerId, force)
     if (result === null) return unknownWorkerProblem(id)
     return result.status === 'refused'
       ? refusedProblem(result)

@@ -40,13 +40,13 @@ describe('a task that is being given to a session', () => {
     [
       'which a client ends',
       (stage, worker) => {
-        stage.dispatcher.endSession(worker.order.workerId, false)
+        void stage.dispatcher.endSession(worker.order.workerId, false)
       },
     ],
     [
       'which a client has ended',
       async (stage, worker) => {
-        stage.dispatcher.endSession(worker.order.workerId, false)
+        await stage.dispatcher.endSession(worker.order.workerId, false)
         await eventually(() => {
           expect(worker.readers).toBe(0)
         })
@@ -56,7 +56,7 @@ describe('a task that is being given to a session', () => {
     [
       'which a client ends by force',
       async (stage, worker) => {
-        stage.dispatcher.endSession(worker.order.workerId, true)
+        await stage.dispatcher.endSession(worker.order.workerId, true)
         await turns(50)
       },
     ],

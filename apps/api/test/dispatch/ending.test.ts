@@ -9,7 +9,7 @@ describe('a session that is ended', () => {
       const held = stage.runner.holdStart('making')
       const { id } = await stage.startSession('warm')
       await held.reached
-      expect(stage.dispatcher.endSession(id, force)).toMatchObject({ id, status: 'STOPPING' })
+      expect(await stage.dispatcher.endSession(id, force)).toMatchObject({ id, status: 'STOPPING' })
       expect(stage.gpu().workerIds).toEqual([id])
       held.release()
       const worker = await stage.worker()
@@ -29,7 +29,7 @@ describe('a session that is ended', () => {
     const { id } = await stage.startSession('warm')
     await held.reached
     held.tellPull({ message: 'Half of it', progress: 0.5 })
-    stage.dispatcher.endSession(id, false)
+    await stage.dispatcher.endSession(id, false)
     await stage.allGone()
     expect(stage.runner.workers).toEqual([])
     expect(await stage.store.worker(id)).toMatchObject({ status: 'EXITED' })
@@ -42,7 +42,7 @@ describe('a session that is ended', () => {
     stage.runner.isReadyAtOnce = false
     const id = await stage.submit('warm')
     const first = await stage.worker()
-    stage.dispatcher.endSession(first.order.workerId, true)
+    await stage.dispatcher.endSession(first.order.workerId, true)
     const second = await stage.worker(2)
     second.ready()
     second.finish(await stage.handed(second))
@@ -57,7 +57,7 @@ describe('a session that is ended', () => {
     const run = await stage.handed(worker)
     worker.take(run)
     await stage.reached(id, 'RUNNING')
-    stage.dispatcher.endSession(worker.order.workerId, false)
+    await stage.dispatcher.endSession(worker.order.workerId, false)
     const other = await stage.submit('warm')
     const second = await stage.worker(2)
     second.finish(await stage.handed(second))
@@ -78,7 +78,7 @@ describe('a session that is ended', () => {
     const id = await stage.submit('warm')
     worker.take(await stage.handed(worker))
     await stage.reached(id, 'RUNNING')
-    stage.dispatcher.endSession(worker.order.workerId, true)
+    await stage.dispatcher.endSession(worker.order.workerId, true)
     const second = await stage.worker(2)
     second.finish(await stage.handed(second))
     expect(await stage.reached(id, 'COMPLETED')).toMatchObject({ attempt: 2 })
@@ -91,7 +91,7 @@ describe('a session that is ended', () => {
     const worker = await stage.warm('warm')
     worker.heedsShutdown = false
     worker.ignoresStop = true
-    stage.dispatcher.endSession(worker.order.workerId, false)
+    await stage.dispatcher.endSession(worker.order.workerId, false)
     await eventually(() => {
       expect(worker.commands).toEqual([{ kind: 'shutdown' }])
     })
@@ -109,8 +109,8 @@ describe('a session that is ended', () => {
     await using stage = await Stage.open({ presets: [session('warm')] })
     const worker = await stage.warm('warm')
     worker.heedsShutdown = false
-    stage.dispatcher.endSession(worker.order.workerId, false)
-    stage.dispatcher.endSession(worker.order.workerId, true)
+    await stage.dispatcher.endSession(worker.order.workerId, false)
+    await stage.dispatcher.endSession(worker.order.workerId, true)
     await eventually(() => {
       expect(worker.commands).toEqual([{ kind: 'shutdown' }])
     })
@@ -118,7 +118,7 @@ describe('a session that is ended', () => {
     await stage.allGone()
     expect(worker.commands).toHaveLength(1)
     expect(worker.stops).toHaveLength(1)
-    expect(stage.dispatcher.endSession(worker.order.workerId, false)).toBeNull()
+    expect(await stage.dispatcher.endSession(worker.order.workerId, false)).toBeNull()
   })
 })
 

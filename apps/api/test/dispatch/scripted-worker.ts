@@ -11,6 +11,7 @@ import {
   type WorkerOutput,
   type WorkerState,
 } from '@gpu-service/tasks'
+import { Deferred } from './deferred.ts'
 
 /** One event as a worker prints it. */
 export type Said = Readonly<Record<string, unknown>> & { readonly event: string }
@@ -59,7 +60,8 @@ export class ScriptedWorker {
   readonly #length: Record<OutputStream, number> = { stdout: 0, stderr: 0 }
   readonly #clock: Clock
   #exit: WorkerExit | null = null
-  #wakes = new Set<() => void>()
+  readonly #ended = new Deferred<undefined>()
+  readonly #wakes = new Set<() => void>()
 
   constructor(order: WorkerOrder, clock: Clock) {
     this.order = order
@@ -117,12 +119,14 @@ export class ScriptedWorker {
   /** Its main process ends. */
   exit(exitCode: number | null = 0, oomKilled = false): void {
     this.#exit ??= { exitCode, oomKilled, finishedAt: this.#clock.now() }
+    this.#ended.resolve(undefined)
     this.#wake()
   }
 
   /** Nothing is known of it any more. */
   lose(): void {
     this.isLost = true
+    this.#ended.resolve(undefined)
     this.#wake()
   }
 
@@ -163,14 +167,23 @@ export class ScriptedWorker {
     await this.opening
     this.openInputs++
     let isOpen = true
+    const detach = (): void => {
+      if (isOpen) this.openInputs--
+      isOpen = false
+    }
+    const send = async (command: Command): Promise<void> => {
+      try {
+        await this.#receive(command)
+      } catch (error) {
+        if (error instanceof RunnerError && error.code === 'INPUT_CLOSED') detach()
+        throw error
+      }
+    }
     return {
-      run: (order) => this.#receive({ kind: 'run', order }),
-      cancel: (runId) => this.#receive({ kind: 'cancel', runId }),
-      shutdown: () => this.#receive({ kind: 'shutdown' }),
-      detach: () => {
-        if (isOpen) this.openInputs--
-        isOpen = false
-      },
+      run: (order) => send({ kind: 'run', order }),
+      cancel: (runId) => send({ kind: 'cancel', runId }),
+      shutdown: () => send({ kind: 'shutdown' }),
+      detach,
     }
   }
 
@@ -185,7 +198,7 @@ export class ScriptedWorker {
     const killing = this.#clock.after(graceMs, () => {
       this.exit(137)
     })
-    while (this.isRunning) await this.#woken(null)
+    await this.#ended.promise
     killing[Symbol.dispose]()
   }
 
@@ -208,15 +221,15 @@ export class ScriptedWorker {
     return Promise.resolve()
   }
 
-  #woken(signal: AbortSignal | null): Promise<void> {
+  #woken(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const wake = (): void => {
-        signal?.removeEventListener('abort', wake)
+        signal.removeEventListener('abort', wake)
         this.#wakes.delete(wake)
         resolve()
       }
       this.#wakes.add(wake)
-      signal?.addEventListener('abort', wake, { once: true })
+      signal.addEventListener('abort', wake, { once: true })
     })
   }
 

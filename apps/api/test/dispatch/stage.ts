@@ -47,7 +47,7 @@ export interface StageOptions extends Partial<Limits> {
 }
 
 /** What a preset says beyond the example's; its parts are merged. */
-export type SpecChange = Partial<Omit<WorkerSpec, 'gpus' | 'timeouts' | 'retry' | 'session' | 'presetId'>> & {
+export interface SpecChange {
   readonly gpus?: Partial<WorkerSpec['gpus']>
   readonly timeouts?: Partial<WorkerSpec['timeouts']>
   readonly retry?: Partial<WorkerSpec['retry']>
@@ -56,24 +56,29 @@ export type SpecChange = Partial<Omit<WorkerSpec, 'gpus' | 'timeouts' | 'retry' 
 
 /** A preset of one-off workers, each of which has a GPU as a whole. */
 export function oneOff(kind: string, change: SpecChange = {}): WorkerSpec {
-  const { gpus, timeouts, retry, session: _none, ...rest } = change
-  return Object.freeze({
-    ...EXAMPLE_SPEC,
-    ...rest,
-    kind,
-    presetId: `test/${kind}` as PresetId,
-    gpus: { ...EXAMPLE_SPEC.gpus, count: 1, ...gpus },
-    timeouts: { ...EXAMPLE_SPEC.timeouts, ...timeouts },
-    retry: { ...EXAMPLE_SPEC.retry, ...retry },
-  })
+  return spec(kind, change, null)
 }
 
 /** A preset of sessions; a task that none has taken, or that one leaves behind as it dies, is tried once more. */
 export function session(kind: string, change: SpecChange = {}): WorkerSpec {
+  const retry = { maxAttempts: 2, on: ['unacknowledged', 'session_died'] } as const
+  return spec(kind, { retry, ...change }, { ...EXAMPLE_SESSION, ...change.session })
+}
+
+function spec(
+  kind: string,
+  { gpus, timeouts, retry }: SpecChange,
+  ofSessions: SessionOptions | null,
+): WorkerSpec {
   return Object.freeze({
-    ...oneOff(kind, { retry: { maxAttempts: 2, on: ['unacknowledged', 'session_died'] }, ...change }),
-    mode: 'SESSION',
-    session: { ...EXAMPLE_SESSION, ...change.session },
+    ...EXAMPLE_SPEC,
+    kind,
+    presetId: `test/${kind}` as PresetId,
+    mode: ofSessions === null ? 'ONE_OFF' : 'SESSION',
+    gpus: { ...EXAMPLE_SPEC.gpus, count: 1, ...gpus },
+    timeouts: { ...EXAMPLE_SPEC.timeouts, ...timeouts },
+    retry: { ...EXAMPLE_SPEC.retry, ...retry },
+    session: ofSessions,
   })
 }
 

@@ -2,13 +2,17 @@ import { expect, test } from 'vitest'
 import type { GpuNeed, WorkerFacts } from '@gpu-service/tasks'
 import { createStage, gpu, preset, SESSION, SPEC } from './stage.ts'
 
-const NOTHING_KNOWN: WorkerFacts = { learnedMemoryMb: null, loadMs: null, runMs: null, tasksPerHour: 0 }
+const NOTHING_KNOWN: WorkerFacts = {
+  ...{ learnedMemoryMb: null, loadMs: null, runMs: null, handOverMs: null },
+  tasksPerHour: 0,
+}
 
 test('tells all that a preset asks for, and what was measured of it', async () => {
   const facts: WorkerFacts = {
     learnedMemoryMb: 9_000.5,
     loadMs: { low: 1, middle: 2_500.4, high: 9_999 },
     runMs: { low: 1, middle: 30 * 86_400_000, high: 9_999 },
+    handOverMs: null,
     tasksPerHour: 1,
   }
   const { ask } = createStage({

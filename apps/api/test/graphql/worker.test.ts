@@ -163,7 +163,7 @@ test.each([
   [null, { __typename: 'UnknownWorkerProblem', message: 'No worker w is live.', id: 'w' }],
   [REFUSED, { __typename: 'RefusedProblem', message: 'No.', code: 'NOT_A_SESSION', index: null }],
 ])('tells of a session that is to end: %j', async (result, told) => {
-  const { ask } = createStage({ dispatcher: { endSession: () => result } })
+  const { ask } = createStage({ dispatcher: { endSession: () => Promise.resolve(result) } })
   expect(await ask(END)).toEqual({ endSession: told })
 })
 
@@ -173,7 +173,7 @@ test('forces a session to end only where that is asked for', async () => {
     dispatcher: {
       endSession(_id, force) {
         forced.push(force)
-        return null
+        return Promise.resolve(null)
       },
     },
   })

@@ -13,14 +13,7 @@ import type {
 import { Changes, Feeds } from '../feed.ts'
 import type { GpuId, TaskId, WorkerId } from '../ids.ts'
 import { insist } from '../insist.ts'
-import {
-  estimateStart,
-  explainWorker,
-  type PlanInput,
-  type StartEstimate,
-  type WorkerFacts,
-} from '../planner/index.ts'
-import { inOrder } from '../planner/order.ts'
+import { createOutlook, type Outlook, type StartEstimate, type WorkerFacts } from '../planner/index.ts'
 import type { Preset } from '../presets.ts'
 import { specHashOf } from '../spec-hash.ts'
 import type { GpuDrain, NewTask, TaskFilter } from '../store.ts'
@@ -28,7 +21,7 @@ import { isFinal, type Task } from '../task.ts'
 import type { Run } from '../workers/run.ts'
 import type { WorkerLife } from '../workers/worker-life.ts'
 import { EstimateCalibration } from './calibration.ts'
-import { outlookOf } from './dry-run.ts'
+import { dryRunOf } from './dry-run.ts'
 import { explainTask } from './explain-task.ts'
 import { liveGpus } from './live-gpus.ts'
 import { PlanLoop } from './plan-loop.ts'
@@ -202,9 +195,9 @@ export class TaskDispatcher implements Dispatcher {
       ...{ queuedAt: task.createdAt, retryAt: null, attempt: 0, lastSeq: 1 },
     })
     return this.#loop.inTurn(() => {
-      const input = this.#loop.input([...this.#queue.entries(), entry])
+      const outlook = createOutlook(this.#loop.input([...this.#queue.entries(), entry]))
       const gpusOf = (id: WorkerId): readonly GpuId[] => this.#pool.get(id)?.worker.claim.gpuIds ?? []
-      return Promise.resolve(outlookOf(input, task.id, gpusOf))
+      return Promise.resolve(dryRunOf(outlook, task.id, gpusOf))
     })
   }
 
@@ -267,12 +260,12 @@ export class TaskDispatcher implements Dispatcher {
     return 'status' in started ? started : { status: 'started', worker: this.#live(started) }
   }
 
-  endSession(id: WorkerId, force: boolean): LiveWorker | Refused | null {
+  async endSession(id: WorkerId, force: boolean): Promise<LiveWorker | Refused | null> {
     const life = this.#pool.get(id)
     if (life === undefined) return null
     if (life.worker.mode !== 'SESSION')
       return refused('NOT_A_SESSION', 'The worker has one task and ends with it; cancel the task instead.')
-    life.end('A client asked for its end.', force)
+    await life.end('A client asked for its end.', force)
     this.#loop.nudge()
     return this.#live(life)
   }
@@ -304,9 +297,7 @@ export class TaskDispatcher implements Dispatcher {
   // --------------------------------------------------------------------------------------------------------------- questions
 
   queuePosition(id: TaskId): number | null {
-    if (this.#queue.get(id) === undefined) return null
-    const input = this.#loop.input()
-    return inOrder(input).findIndex((task) => task.id === id) + 1
+    return this.#queue.get(id) === undefined ? null : this.#loop.outlook().position(id)
   }
 
   explain(task: Task): string | null {
@@ -322,7 +313,7 @@ export class TaskDispatcher implements Dispatcher {
     const now = this.#options.clock.now()
     if (task.status === 'STARTING') return this.#estimateStarting(task, now)
     if (this.#queue.get(task.id) === undefined) return null
-    const estimate = estimateStart(this.#loop.input(), task.id)
+    const estimate = this.#loop.outlook().estimate(task.id)
     if (estimate !== null) this.#calibration.predicted(task.id, estimate)
     return estimate
   }
@@ -367,17 +358,17 @@ export class TaskDispatcher implements Dispatcher {
   }
 
   workers(): readonly LiveWorker[] {
-    const input = this.#loop.input()
-    return this.#pool.lives().map((life) => this.#live(life, input))
+    const outlook = this.#loop.outlook()
+    return this.#pool.lives().map((life) => this.#live(life, outlook))
   }
 
-  #live(life: WorkerLife, input: PlanInput = this.#loop.input()): LiveWorker {
-    return { ...this.#pool.live(life), explanation: explainWorker(input, life.worker.id) }
+  #live(life: WorkerLife, outlook: Outlook = this.#loop.outlook()): LiveWorker {
+    return { ...this.#pool.live(life), explanation: outlook.explainWorker(life.worker.id) }
   }
 
   gpus(): readonly LiveGpu[] {
-    const input = this.#loop.input()
-    return liveGpus(this.#pool.memory.attributed(this.#options.gpus.list()), this.#drains, input)
+    const gpus = this.#pool.memory.attributed(this.#options.gpus.list())
+    return liveGpus(gpus, this.#drains, this.#loop.outlook())
   }
 
   get blocked(): string | null {
@@ -454,7 +445,7 @@ export class TaskDispatcher implements Dispatcher {
         const { stopReason, cancelReason } = await store.recordStop(task.id, task.attempt, 'gpu-lost')
         if (stopReason !== null) life.stopTask(task.id, stopReason, cancelReason)
       }
-      if (runs.length === 0) life.end('A GPU that it holds was lost.', true)
+      if (runs.length === 0) await life.end('A GPU that it holds was lost.', true)
     } catch (error) {
       logger.error(
         { err: error, workerId: life.worker.id },

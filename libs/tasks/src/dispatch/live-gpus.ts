@@ -1,7 +1,7 @@
 import type { LiveGpu } from '../dispatcher.ts'
 import type { Gpu } from '../gpu.ts'
 import type { GpuId } from '../ids.ts'
-import { explainGpu, type PlanInput, type PlannedGpu } from '../planner/index.ts'
+import type { Outlook, PlannedGpu } from '../planner/index.ts'
 import { createRoom, type GpuRoom } from '../planner/room.ts'
 import type { GpuDrain } from '../store.ts'
 
@@ -29,8 +29,8 @@ function unusable(gpu: Gpu, drain: GpuDrain | undefined, isDivided: boolean): st
 }
 
 /** The inventory as clients see it. */
-export function liveGpus(gpus: readonly Gpu[], drains: Drains, input: PlanInput): readonly LiveGpu[] {
-  const rooms = new Map(createRoom(input).gpus.map((room) => [room.gpu.id, room]))
+export function liveGpus(gpus: readonly Gpu[], drains: Drains, outlook: Outlook): readonly LiveGpu[] {
+  const rooms = new Map(createRoom(outlook.input).gpus.map((room) => [room.gpu.id, room]))
   return gpus.map((gpu): LiveGpu => {
     const room = rooms.get(gpu.id)
     const workerIds = room?.holders.map(({ worker }) => worker.id) ?? []
@@ -45,7 +45,7 @@ export function liveGpus(gpus: readonly Gpu[], drains: Drains, input: PlanInput)
       memoryFreeMb:
         room === undefined || room.availableMb === Infinity ? gpu.memoryTotalMb : room.availableMb,
       workerIds,
-      explanation: explainGpu(input, gpu.id),
+      explanation: outlook.explainGpu(gpu.id),
     }
   })
 }

@@ -3,9 +3,9 @@ import type { DispatcherOptions } from '../dispatcher.ts'
 import type { GpuId, PresetId, TaskId, WorkerId, WorkerName } from '../ids.ts'
 import { Nudge } from '../nudge.ts'
 import {
+  createOutlook,
   DEFAULT_RULES,
-  estimateStart,
-  plan,
+  type Outlook,
   type Plan,
   type PlanAction,
   type PlanInput,
@@ -27,8 +27,9 @@ import type { WorkerHistories } from './worker-histories.ts'
 import type { WorkerPool } from './worker-pool.ts'
 
 const RETRY_PLAN_MS = 250
-/** Estimates that are made unasked after a plan, so that their quality is known. */
-const ESTIMATES_PER_PLAN = 2
+/** What is told to those who ask is made anew after so long, though nothing has changed but the time and what is measured. */
+const OUTLOOK_MS = 250
+/** In longer queues no estimates are made unasked. */
 const MAX_ESTIMATED_QUEUE = 200
 
 export type StartAction = Extract<PlanAction, { kind: 'start' }>
@@ -66,6 +67,7 @@ export class PlanLoop {
   /** Tasks that are being claimed, with the stops that were asked of them meanwhile. */
   readonly #claiming = new Map<TaskId, EarlyStop | null>()
   #plan: Plan = { actions: [], waiting: new Map(), wakeAt: null }
+  #outlook: { readonly version: number; readonly outlook: Outlook } | null = null
   #wake: Disposable | null = null
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -142,6 +144,17 @@ export class PlanLoop {
     }
   }
 
+  /** What can be told of the moment; kept for as long as nothing changes, and not for long. */
+  outlook(): Outlook {
+    const { version } = this.#nudge
+    const kept = this.#outlook
+    if (kept?.version === version && this.#options.clock.now() - kept.outlook.input.now < OUTLOOK_MS)
+      return kept.outlook
+    const outlook = createOutlook(this.input())
+    this.#outlook = { version, outlook }
+    return outlook
+  }
+
   #wanted(inForce: ReadonlyMap<PresetId, string>): readonly WantedSession[] {
     const { presets, gpus } = this.#options
     return presets.presets().flatMap(({ id, spec }): WantedSession[] => {
@@ -165,12 +178,15 @@ export class PlanLoop {
     const { clock, queue, pool } = this.#options
     const now = clock.now()
     for (const id of queue.overdue(now)) await this.#expire(id, now)
-    const input = this.input()
-    this.#plan = plan(input)
+    const { version } = this.#nudge
+    const outlook = createOutlook(this.input())
+    this.#plan = outlook.plan
+    this.#outlook = { version, outlook }
     this.#armWake(now)
-    this.#predict(input)
+    this.#predict(outlook)
     const { actions } = this.#plan
-    for (const action of actions) if (action.kind === 'end') pool.get(action.workerId)?.end(action.reason)
+    for (const action of actions)
+      if (action.kind === 'end') void pool.get(action.workerId)?.end(action.reason)
     const claiming = actions.filter(
       (action): action is StartAction | AssignAction => action.kind !== 'end' && action.taskId !== null,
     )
@@ -190,16 +206,13 @@ export class PlanLoop {
           })
   }
 
-  /** Some estimates are made though nobody asked, so that it is known how good they are. */
-  #predict(input: PlanInput): void {
+  /** Estimates are made though nobody asked, so that it is known how good they are. */
+  #predict({ plan: { waiting }, estimate: estimateOf }: Outlook): void {
     const { queue, calibration } = this.#options
     if (queue.size > MAX_ESTIMATED_QUEUE) return
-    let left = ESTIMATES_PER_PLAN
-    for (const id of this.#plan.waiting.keys()) {
-      if (left === 0) return
+    for (const id of waiting.keys()) {
       if (calibration.isPredicted(id)) continue
-      left--
-      const estimate = estimateStart(input, id)
+      const estimate = estimateOf(id)
       if (estimate !== null) calibration.predicted(id, estimate)
     }
   }
@@ -230,6 +243,7 @@ export class PlanLoop {
       const claimed = await store.claim(pending.map(({ claim }) => ({ ...claim, at })))
       pending.forEach((one, index) => {
         queue.delete(one.claim.taskId)
+        this.#outlook = null
         const task = claimed[index] ?? null
         if (task !== null) this.#give(task, one, at)
       })
@@ -294,6 +308,7 @@ export class PlanLoop {
     const { store, logger, pool } = this.#options
     const row = this.#workerRow(presetId, spec, claim, owner)
     await store.createWorker(row)
+    this.#outlook = null
     logger.info({ workerId: row.id, presetId, reason }, 'Starting a session worker that no task asked for.')
     return pool.add(freshWorker(row), [], true)
   }

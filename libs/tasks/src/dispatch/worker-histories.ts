@@ -9,13 +9,19 @@ const PEAK_PERCENTILE = 0.95
 const HOUR_MS = 3_600_000
 const MAX_SPECS = 2_000
 
+type Measured = 'loadMs' | 'runMs' | 'handOverMs' | 'peakMemoryMb'
+type Facts = Omit<WorkerFacts, 'tasksPerHour'>
+
+const NOTHING_KNOWN: Facts = { learnedMemoryMb: null, loadMs: null, runMs: null, handOverMs: null }
+
 interface History {
   readonly loadMs: number[]
   readonly runMs: number[]
+  readonly handOverMs: number[]
   readonly peakMemoryMb: number[]
   /** When tasks asked for it in the last hour, oldest first. */
   readonly askedAt: number[]
-  facts: Omit<WorkerFacts, 'tasksPerHour'> | null
+  facts: Facts | null
 }
 
 /** What was measured of the last workers and tasks of each spec: how long they load and run, how much GPU memory they take, how often they are asked for. */
@@ -40,6 +46,11 @@ export class WorkerHistories {
     this.#note(specHash, 'runMs', ms)
   }
 
+  /** A warm worker had a task RUNNING so long after it was claimed for it. */
+  handedOver(specHash: string, ms: number): void {
+    this.#note(specHash, 'handOverMs', ms)
+  }
+
   peaked(specHash: string, memoryMb: number): void {
     this.#note(specHash, 'peakMemoryMb', memoryMb)
   }
@@ -53,8 +64,8 @@ export class WorkerHistories {
 
   facts(specHash: string, now: number): WorkerFacts {
     const history = this.#histories.get(specHash)
-    if (history === undefined) return { learnedMemoryMb: null, loadMs: null, runMs: null, tasksPerHour: 0 }
-    const { askedAt, peakMemoryMb, loadMs, runMs } = history
+    if (history === undefined) return { ...NOTHING_KNOWN, tasksPerHour: 0 }
+    const { askedAt, peakMemoryMb, loadMs, runMs, handOverMs } = history
     const isOld = (at: number): boolean => at < now - HOUR_MS
     if (askedAt[0] !== undefined && isOld(askedAt[0])) askedAt.splice(0, askedAt.findLastIndex(isOld) + 1)
     history.facts ??= {
@@ -62,11 +73,12 @@ export class WorkerHistories {
         peakMemoryMb.length < MIN_PEAKS ? null : Math.ceil(percentile(peakMemoryMb, PEAK_PERCENTILE)),
       loadMs: spreadOf(loadMs),
       runMs: spreadOf(runMs),
+      handOverMs: spreadOf(handOverMs),
     }
     return { ...history.facts, tasksPerHour: askedAt.length }
   }
 
-  #note(specHash: string, kind: 'loadMs' | 'runMs' | 'peakMemoryMb', value: number): void {
+  #note(specHash: string, kind: Measured, value: number): void {
     const history = this.#of(specHash)
     const values = history[kind]
     values.push(value)
@@ -77,7 +89,10 @@ export class WorkerHistories {
   #of(specHash: string): History {
     const known = this.#histories.get(specHash)
     if (known !== undefined) return known
-    const history: History = { loadMs: [], runMs: [], peakMemoryMb: [], askedAt: [], facts: null }
+    const history: History = {
+      ...{ loadMs: [], runMs: [], handOverMs: [], peakMemoryMb: [], askedAt: [] },
+      facts: null,
+    }
     this.#histories.set(specHash, history)
     // Presets are edited for years; those that nobody asks for are forgotten first.
     const [oldest] = this.#histories.keys()

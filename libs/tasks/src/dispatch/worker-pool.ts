@@ -218,7 +218,7 @@ export class WorkerPool {
   async stopAll(): Promise<void> {
     const graceMs = Math.max(0, ...this.lives().map(({ worker }) => worker.spec.timeouts.stopGraceMs))
     for (const life of this.lives())
-      if (life.worker.mode === 'SESSION') life.end('The service was stopped (SHUTDOWN=stop).')
+      if (life.worker.mode === 'SESSION') void life.end('The service was stopped (SHUTDOWN=stop).')
     await this.workEnds(graceMs + STOP_MARGIN_MS)
   }
 
@@ -257,7 +257,7 @@ export class WorkerPool {
     if (entry !== undefined) entry.isReleasing = true
     const peakMb = this.memory.peakOf(id)
     if (peakMb !== null) this.#histories.peaked(specHash, peakMb)
-    if (mode === 'SESSION' && life.failedToLoad) this.#backOff(specHash)
+    if (mode === 'SESSION' && life.wasInVain) this.#backOff(specHash)
     const isFree = claim.gpuIds.length === 0 || (await this.memory.released(id, this.#detach.signal))
     // The container's removal takes its time and holds nothing.
     this.#entries.delete(id)
@@ -288,7 +288,6 @@ export class WorkerPool {
     const { loadMs } = life
     if (mode === 'SESSION' && loadMs !== null && !this.#loaded.has(life)) {
       this.#loaded.add(life)
-      this.#backoff.delete(specHash)
       this.#histories.loaded(specHash, loadMs)
     }
     this.#events.workerChanged(id)
@@ -301,13 +300,17 @@ export class WorkerPool {
   }
 
   #onAlive(life: WorkerLife, run: Run, at: number): void {
-    const { mode, specHash, startedAt } = life.worker
+    const { mode, specHash, startedAt, readyAt } = life.worker
     if (mode === 'ONE_OFF') this.#histories.loaded(specHash, at - startedAt)
+    const claimedAt = run.task.startedAt
+    if (mode === 'SESSION' && claimedAt !== null && readyAt !== null && readyAt <= claimedAt)
+      this.#histories.handedOver(specHash, at - claimedAt)
     this.#runningAt.set(run, at)
     this.#events.attemptAlive(run, at)
   }
 
   #onEnded(life: WorkerLife, run: Run, end: { readonly requeued: boolean }): void {
+    if (run.transcript.finish !== null) this.#backoff.delete(life.worker.specHash)
     const runningAt = this.#runningAt.get(run)
     if (runningAt !== undefined && run.transcript.finish?.status === 'completed')
       this.#histories.ran(life.worker.specHash, this.#options.clock.now() - runningAt)

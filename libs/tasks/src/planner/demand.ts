@@ -26,7 +26,7 @@ export interface Demand {
   /** How many session workers of its preset are there or coming. */
   readonly ofPreset: { workers: number }
   /** What none of the servers having a free slot came to, for as long as none of them goes; `null`: one may have. */
-  outlook: Outlook | null
+  staff: Staff | null
   /** What was last said of when one is free, and for which times it says so. */
   expectation: Expectation | null
   /** The loop has come to one of its tasks. */
@@ -46,7 +46,7 @@ export interface Demand {
 }
 
 /** Of the servers of a demand. */
-export interface Outlook {
+export interface Staff {
   readonly ready: number
   readonly starting: number
   /** Until the first of those that are starting is ready, and at most as long as another one would take. */
@@ -147,7 +147,7 @@ export function createDemands(
                 worker.claim.gpuIds.every((id) => need.ids === null || need.ids.includes(id)),
             ),
       ofPreset: ofPreset(presetId),
-      outlook: null,
+      staff: null,
       expectation: null,
       isAsked: false,
       failedAtCost: -1,

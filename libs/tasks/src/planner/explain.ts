@@ -1,16 +1,13 @@
-import type { GpuId, WorkerId } from '../ids.ts'
-import { decide } from './plan.ts'
 import type { PlanInput, PlannedWorker } from './plan-input.ts'
+import type { GpuRoom } from './room.ts'
 import { idleEndAt, oldAt } from './sessions.ts'
 import { durationText, gpuText, listText, numberText } from './wording.ts'
 
-/** Who has the GPU, and what of it is left for whom; for people. Of a GPU that is not there it says so. */
-export function explainGpu(input: PlanInput, gpuId: GpuId): string {
-  const room = decide(input).room.gpus.find(({ gpu }) => gpu.id === gpuId)
-  if (room === undefined) return 'It is not there.'
+/** Who has the GPU, and what of it is left for whom, by the room that a plan leaves; for people. */
+export function explainGpu(room: GpuRoom): string {
   const { gpu, holders, foreignMb, heldFor } = room
   const held = holders.map((holder) => {
-    const measured = holder.worker.usedMb.get(gpuId)
+    const measured = holder.worker.usedMb.get(gpu.id)
     const { memoryMb } = holder.worker.claim
     const claim = memoryMb === null ? 'has it as a whole' : `claims ${numberText(memoryMb)} MB`
     const used = measured === undefined ? '' : ` and uses ${numberText(measured)} MB`
@@ -31,11 +28,9 @@ export function explainGpu(input: PlanInput, gpuId: GpuId): string {
     : `${state} It is held back for ${listText(heldFor.slice(0, 3).map((id) => `task ${id}`))}${heldFor.length > 3 ? ' and others' : ''}.`
 }
 
-/** What the worker does, how long it stays and why; for people. Of a worker that is not there it says so. */
-export function explainWorker(input: PlanInput, workerId: WorkerId): string {
+/** What the worker does, how long it stays and why; for people. */
+export function explainWorker(input: PlanInput, worker: PlannedWorker): string {
   const { now } = input
-  const worker = input.workers.find(({ id }) => id === workerId)
-  if (worker === undefined) return 'It is not there.'
   const { phase, retiring, startedAt, readyAt, idleSince, runningSince, mode } = worker
   if (phase === 'ending') {
     const gpus = input.gpus.filter(({ id }) => worker.claim.gpuIds.includes(id)).map(gpuText)

@@ -1,5 +1,5 @@
 export { allowedGpus, gpuCount } from './gpu-need.ts'
-export { explainGpu, explainWorker } from './explain.ts'
-export { estimateStart, type StartEstimate } from './estimate.ts'
+export type { StartEstimate } from './estimate.ts'
+export { createOutlook, type Outlook } from './outlook.ts'
 export { plan } from './plan.ts'
 export * from './plan-input.ts'

@@ -81,6 +81,8 @@ export interface WorkerFacts {
   readonly loadMs: Spread | null
   /** From RUNNING to the end. */
   readonly runMs: Spread | null
+  /** From the claim of a warm worker for a task until that is RUNNING. */
+  readonly handOverMs: Spread | null
   /** Tasks per hour that asked for it lately. */
   readonly tasksPerHour: number
 }

@@ -1,4 +1,4 @@
-import type { Demand, Outlook } from './demand.ts'
+import type { Demand, Staff } from './demand.ts'
 import { evictableAt, UNKNOWN_LOAD_MS } from './eviction.ts'
 import type { PlanInput, PlannedWorker, QueuedTask } from './plan-input.ts'
 import type { Room, WorkerRoom } from './room.ts'
@@ -58,7 +58,7 @@ export function lookAhead(
   { now, blocked }: Pick<PlanInput, 'now' | 'blocked'>,
   isDue: boolean,
 ): Prospect {
-  const { session, facts, outlook: known } = demand
+  const { session, facts, staff: known } = demand
   const loadMs = facts.loadMs?.middle ?? UNKNOWN_LOAD_MS
   const runMs = facts.runMs?.middle ?? UNKNOWN_RUN_MS
   const version = room.departures()
@@ -88,35 +88,35 @@ export function lookAhead(
       (worker.phase === 'ready' || blocked === null)
     if (isFree && (best === null || compare(server, best, task.affinity) < 0)) best = server
   }
-  const outlook: Outlook = { ready, starting, remainingMs, version }
+  const staff: Staff = { ready, starting, remainingMs, version }
   if (best === null) {
-    demand.outlook = outlook
-    return prospect(demand, outlook, runMs, loadMs, null)
+    demand.staff = staff
+    return prospect(demand, staff, runMs, loadMs, null)
   }
   const isStarting = best.worker.phase === 'starting'
-  const readyMs = readyAfterMs(demand, outlook, runMs)
+  const readyMs = readyAfterMs(demand, staff, runMs)
   // A slot of one that still loads is no better than a busy one that is free before it.
   const takes = !isStarting || isDue || readyMs >= remainingMs
   const server = takes
     ? { room: best, isWarm: !isStarting, reason: reasonFor(best, task.affinity, remainingMs) }
     : null
-  return prospect(demand, outlook, runMs, loadMs, server)
+  return prospect(demand, staff, runMs, loadMs, server)
 }
 
 /** How long another task of the demand waits until one of the ready servers is free for it. */
-function readyAfterMs({ behind, session }: Demand, { ready }: Outlook, runMs: number): number {
+function readyAfterMs({ behind, session }: Demand, { ready }: Staff, runMs: number): number {
   return ready === 0 ? Infinity : ((behind + 1) * runMs) / (ready * (session?.maxConcurrency ?? 1))
 }
 
 function prospect(
   demand: Demand,
-  outlook: Outlook,
+  staff: Staff,
   runMs: number,
   loadMs: number,
   server: Server | null,
 ): Prospect {
   const { behind, coming, onComing, session } = demand
-  const { ready, starting, remainingMs } = outlook
+  const { ready, starting, remainingMs } = staff
   const slots = session?.maxConcurrency ?? 1
   const cold = starting + coming
   const coldMs =
@@ -126,7 +126,7 @@ function prospect(
   return {
     server,
     serving: ready + cold,
-    waitMs: Math.min(readyAfterMs(demand, outlook, runMs), coldMs),
+    waitMs: Math.min(readyAfterMs(demand, staff, runMs), coldMs),
     loadMs,
   }
 }

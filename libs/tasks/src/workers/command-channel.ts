@@ -12,6 +12,16 @@ export class CommandChannel {
     this.#name = name
   }
 
+  /** Resolves when the worker's stdin is open; until then nothing has left. */
+  async open(): Promise<void> {
+    try {
+      await this.#open()
+    } catch (error) {
+      this.#input = null
+      throw error
+    }
+  }
+
   /** Resolves when the worker has been given the task as far as can be told; it has taken it when it says so. */
   run(order: RunOrder): Promise<void> {
     return this.#send((input) => input.run(order))

@@ -35,8 +35,8 @@ export interface WorkerSink {
   onLoading(progress: number): void
   /** It told of the memory that it uses on each of its GPUs, in MB. */
   onMemory(memoryMb: number): void
-  /** A session worker spoke of a run that it was never given. */
-  onForeign(runId: string): void
+  /** A session worker spoke of a run that it was never given; `isFinish`: it said that it has ended. */
+  onForeign(runId: string, isFinish: boolean): void
   /** A session worker has said the finish of this attempt, and its event is written. */
   onFinished(run: Transcript): void
 }
@@ -198,7 +198,7 @@ export class Interpreter {
         : `The event's task_id is ${JSON.stringify(runId.slice(0, 200))}, but the worker's task is ${own}.`
       const kind = isPast(runId) ? 'AFTER_FINISH' : 'FOREIGN_TASK'
       this.#fault({ type: 'fault', kind, line: startOf(event), detail })
-      if (mode === 'SESSION' && !isPast(runId)) sink.onForeign(runId)
+      if (mode === 'SESSION' && !isPast(runId)) sink.onForeign(runId, event.type === 'finish')
       return null
     }
     if (first === undefined || (mode === 'SESSION' && !this.#ready)) return 'nobody'

@@ -112,6 +112,11 @@ export class Run {
     })
   }
 
+  /** The worker was asked to stop it; `callback` where it has not ended in time. */
+  armCancelGrace(ms: number, callback: () => void): void {
+    this.#set('cancel', ms, callback)
+  }
+
   /** After it nothing of the run happens by itself. */
   over(): void {
     this.isOver = true
@@ -149,6 +154,8 @@ export class Run {
     const { attempt, spec } = this.task
     const { maxAttempts, backoffMs, on } = spec.retry
     if (status !== 'FAILED' || failureClass === null) return null
+    // Its worker went before it had got the task: that is nobody's failure, and not to be counted against the task.
+    if (failureClass === 'unacknowledged' && this.handedAt === null) return at
     if (!on.includes(failureClass) || attempt >= maxAttempts) return null
     // Nothing has failed yet where no worker has taken it: another one can at once.
     if (failureClass === 'unacknowledged') return at

@@ -9,9 +9,6 @@ import {
   type AssignedGpu,
   type OutputStream,
   type PullProgress,
-  type StartFailure,
-  type StartResult,
-  type WorkerOrder,
   type WorkerRunner,
 } from '../runner.ts'
 import type { TaskStore, WorkerPatch } from '../store.ts'
@@ -24,6 +21,7 @@ import { exitText, isPoisoned, type AttemptEnd, type Outcome } from './outcome.t
 import { CATCH_UP_MS, Run, type RunEvents } from './run.ts'
 import { StopLadder } from './stop-ladder.ts'
 import type { ArtifactEvent, Transcript } from './transcript.ts'
+import { WorkerStart } from './worker-start.ts'
 
 /** What a worker's life needs of its surroundings. */
 export interface WorkerContext {
@@ -50,11 +48,10 @@ export interface WorkerContext {
   readonly reachable: (reachable: boolean, detail: string) => void
 }
 
-const FIRST_RETRY_MS = 150
-const LAST_RETRY_MS = 5_000
-const RECALL_EVENTS = 1_000
 /** Between SIGTERM and SIGKILL of a session worker that has let its grace period pass already. */
 const LAST_GRACE_MS = 500
+/** Between two tries to open the stdin of a worker whose engine is away. */
+const REACH_AGAIN_MS = 250
 /** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
 const MAX_PAST = 1_000
 const MAX_AFFINITIES = 1_000
@@ -76,7 +73,7 @@ const DETACHED = { kind: 'detached' } as const
  */
 export class WorkerLife {
   readonly #context: WorkerContext
-  readonly #gpus: readonly AssignedGpu[]
+  readonly #start: WorkerStart
   readonly #isFresh: boolean
   #worker: Worker
   readonly #writer: EventWriter
@@ -93,8 +90,6 @@ export class WorkerLife {
   readonly #stopped: { readonly taskId: TaskId; readonly attempt: number }[] = []
   readonly #ended = new AbortController()
   readonly #ladder: StopLadder
-  /** The engine went away while it was asked to start the worker. */
-  #mayHaveStarted = false
   /** Its end was asked for with what it works on. */
   #forced = false
   /** Somebody asked for its end before it was ready. */
@@ -123,10 +118,10 @@ export class WorkerLife {
   ) {
     this.#context = context
     this.#isFresh = isFresh
-    this.#gpus = gpus
     this.#worker = worker
     this.#open = worker.readyAt !== null
     this.#retiring = worker.endReason
+    this.#forced = worker.status === 'STOPPING'
     this.#idleSince = this.#open && tasks.length === 0 ? context.clock.now() : null
     this.#channel = new CommandChannel(context.runner, worker.name)
     this.#ladder = new StopLadder({
@@ -139,6 +134,17 @@ export class WorkerLife {
       },
       onChange: () => {
         this.#changed()
+      },
+    })
+    this.#start = new WorkerStart({
+      ...{ context, worker, gpus, ladder: this.#ladder },
+      runs: () => this.runs,
+      onStarted: ({ containerId, startedAt }) => {
+        this.#changeWorker({ containerId })
+        this.#armDeadlines(startedAt)
+      },
+      onPull: (progress) => {
+        this.#tellOfPull(progress)
       },
     })
     this.#writer = new EventWriter(context, worker.id, worker.cursor)
@@ -167,8 +173,8 @@ export class WorkerLife {
         onMemory: (memoryMb) => {
           context.memoryTold(this, memoryMb)
         },
-        onForeign: (runId) => {
-          this.#onForeign(runId)
+        onForeign: (runId, isFinish) => {
+          this.#onForeign(runId, isFinish)
         },
         onFinished: (transcript) => {
           this.#onFinished(transcript)
@@ -179,7 +185,8 @@ export class WorkerLife {
 
   /** As it is now. */
   get worker(): Worker {
-    return { ...this.#worker, status: this.#status, taskIds: this.runs.map(({ task }) => task.id) }
+    const taskIds = this.runs.map(({ task }) => task.id)
+    return { ...this.#worker, status: this.#status, taskIds, endReason: this.#retiring }
   }
 
   /** The attempts that it works on. */
@@ -202,9 +209,9 @@ export class WorkerLife {
     return this.#open
   }
 
-  /** It never became ready, and nobody had asked for its end. */
-  get failedToLoad(): boolean {
-    return this.#worker.readyAt === null && !this.#endedByOthers
+  /** It came to nothing, and nobody had asked for its end. */
+  get wasInVain(): boolean {
+    return this.#worker.tasksServed === 0 && !this.#endedByOthers
   }
 
   /** From the start of its container (or process) to its readiness, in milliseconds; `null` while it is not ready. */
@@ -305,31 +312,35 @@ export class WorkerLife {
     this.#stopRun(run)
   }
 
-  /** Ends a session worker: when it is idle, or, with `force`, at once with what it works on. The first reason stays. */
-  end(reason: string, force = false): void {
+  /**
+   * Ends a session worker: when it is idle, or, with `force`, at once with what it works on. The first reason stays. Resolves when that is
+   * recorded, so that a restart of the service does not forget it.
+   */
+  end(reason: string, force = false): Promise<void> {
     this.#endedByOthers ||= this.#retiring === null
-    this.#retire(reason, force)
+    return this.#retire(reason, force)
   }
 
-  #retire(reason: string, force = false): void {
-    if (this.#retiring === null) {
-      this.#retiring = reason
-      const { store } = this.#context
-      void this.#insist('record why the worker ends', this.#ended.signal, () =>
-        store.updateWorker(this.#worker.id, { endReason: reason }),
-      )
-    }
+  async #retire(reason: string, force = false): Promise<void> {
+    const { store } = this.#context
+    const isNew = this.#retiring === null || (force && !this.#forced)
+    this.#retiring ??= reason
     this.#forced ||= force
+    const endReason = this.#retiring
+    const patch: WorkerPatch = { endReason, ...(force && { status: 'STOPPING' }) }
     if (force || this.#runs.size === 0) this.#shutDown()
     this.#changed()
+    if (!isNew) return
+    const record = (): Promise<void> => store.updateWorker(this.#worker.id, patch)
+    await this.#insist('record why the worker ends', this.#ended.signal, record)
   }
 
   // ------------------------------------------------------------------------------------------------------------------ start
 
   async #follow(): Promise<End> {
     try {
-      const end = await this.#begin()
-      if (end !== null) return end
+      const beginning = await (this.#isFresh ? this.#start.start() : this.#start.find())
+      if (beginning.kind !== 'there') return beginning
       this.#ladder.there()
       this.#catchUp()
       return await this.#read()
@@ -359,131 +370,12 @@ export class WorkerLife {
     }
   }
 
-  /** `null`: the worker has been started (or found), its output can be read. */
-  async #begin(): Promise<End | null> {
-    const { runner, store, detach } = this.#context
-    // A cancel may have been recorded before this life could be told of it.
-    for (const run of this.runs) {
-      const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
-      if (row?.value?.stopReason == null) continue
-      run.stopFor(row.value.stopReason, row.value.cancelReason)
-      if (!this.#isSession) this.#ladder.signal(run.task.spec.timeouts.stopGraceMs)
-    }
-    if (this.#isFresh) return this.#start()
-    for (const run of this.runs) if (!(await this.#recall(run))) return DETACHED
-    const found = await this.#insist('look at the worker', detach, () => runner.inspect(this.#worker.name))
-    if (found === null) return DETACHED
-    const state = found.value
-    switch (state.phase) {
-      case 'running':
-        this.#armDeadlines(state.startedAt)
-        return null
-      case 'exited':
-        return null
-      case 'unknown':
-        // Never start a worker a second time: one that was there once is read as far as it can be, and is lost.
-        return this.#mayBeStarted ? this.#start() : null
-      case 'created':
-        return this.#start()
-    }
-  }
-
-  get #mayBeStarted(): boolean {
-    const { containerId, readyAt } = this.#worker
-    return (
-      containerId === null && readyAt === null && this.runs.every(({ transcript }) => !transcript.isAlive)
-    )
-  }
-
-  async #start(): Promise<End | null> {
-    const { clock, store, detach, reachable } = this.#context
-    const [first] = this.#isSession ? [] : this.runs
-    const order: WorkerOrder = {
-      name: this.#worker.name,
-      workerId: this.#worker.id,
-      spec: this.#worker.spec,
-      gpus: this.#gpus,
-      run: first?.order ?? null,
-    }
-    const signal = AbortSignal.any([detach, this.#ladder.unwanted])
-    for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
-      if (detach.aborted) return DETACHED
-      if (this.#ladder.isStopping) return this.#giveUpStart()
-      const result = await this.#tryStart(order, signal)
-      if (result.status === 'started') {
-        reachable(true, '')
-        const { containerId, imageDigest, startedAt } = result
-        this.#changeWorker({ containerId })
-        this.#armDeadlines(startedAt)
-        const record = (): Promise<void> => store.updateWorker(this.#worker.id, { containerId, imageDigest })
-        return (await this.#insist("record the worker's start", detach, record)) === null ? DETACHED : null
-      }
-      if (result.code === 'START_ABANDONED') continue
-      if (result.code !== 'ENGINE_UNAVAILABLE') return { kind: 'start-failed', failure: result }
-      reachable(false, `${result.message} ${result.hint}`.trim())
-      await delay(clock, waitMs, signal)
-    }
-  }
-
-  /** An engine that went away in the middle may have started the worker; trying again under the same name finds it. */
-  async #tryStart(order: WorkerOrder, signal: AbortSignal): Promise<StartResult> {
-    const onPull = (progress: PullProgress): void => {
-      this.#tellOfPull(progress)
-    }
-    try {
-      return await this.#context.runner.start(order, { signal, onPull })
-    } catch (error) {
-      if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE')
-        return this.#startBroke(error)
-      this.#mayHaveStarted = true
-      return { status: 'failed', code: error.code, message: error.message, hint: '' }
-    }
-  }
-
-  /** Nothing that a runner foresees: its own files cannot be written, the disk is full. What there may be of the worker is removed. */
-  #startBroke(error: unknown): StartFailure {
-    this.#context.logger.error({ err: error, workerId: this.#worker.id }, 'A worker could not be started.')
-    const message = `The worker could not be started: ${error instanceof Error ? error.message : String(error)}.`
-    return {
-      status: 'failed',
-      code: 'ENGINE_REFUSED',
-      message,
-      hint: "Check the service's data folder and its log.",
-    }
-  }
-
   #tellOfPull({ message, progress }: PullProgress): void {
     const body = { type: 'worker', status: 'pulling', message, progress } as const
     this.#writer.aside(this.#context.clock.now(), () => {
       if (this.#isSession) this.#writer.writeWorker(body)
       for (const run of this.runs) run.transcript.write(body)
     })
-  }
-
-  /** The worker is not wanted any more before it was seen to start; `null`: it has started all the same, and must be stopped itself. */
-  async #giveUpStart(): Promise<End | null> {
-    const message = this.#retiring ?? 'It was not started.'
-    const failure: StartFailure = { status: 'failed', code: 'START_ABANDONED', message, hint: '' }
-    if (!this.#mayHaveStarted) return { kind: 'start-failed', failure }
-    const { runner, detach } = this.#context
-    const found = await this.#insist('look at the worker', detach, () => runner.inspect(this.#worker.name))
-    if (found === null) return DETACHED
-    const { phase } = found.value
-    return phase === 'running' || phase === 'exited' ? null : { kind: 'start-failed', failure }
-  }
-
-  /** After a restart of the service: what the stored events say of this attempt. `false`: the service stops again. */
-  async #recall(run: Run): Promise<boolean> {
-    const { store, detach } = this.#context
-    const { id, attempt, lastSeq } = run.task
-    for (let after = 0; after < lastSeq;) {
-      const from = after
-      const found = await this.#insist('read the events', detach, () => store.events(id, from, RECALL_EVENTS))
-      if (found === null) return false
-      for (const event of found.value) if (event.attempt === attempt) run.transcript.recall(event.body)
-      after = found.value.at(-1)?.seq ?? lastSeq
-    }
-    return true
   }
 
   // ------------------------------------------------------------------------------------------------------------------- read
@@ -546,7 +438,7 @@ export class WorkerLife {
   #countLog(bytes: number): void {
     this.#bytesRead += bytes
     if (this.#isSession && this.#bytesRead > MAX_LOG_BYTES && this.#retiring === null)
-      this.#retire(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
+      void this.#retire(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
   }
 
   // ---------------------------------------------------------------------------------------------------------------- sessions
@@ -555,7 +447,8 @@ export class WorkerLife {
   #onReady(at: number): void {
     this.#becameReady = false
     this.#loadProgress = null
-    this.#writer.changeWorker({ status: 'READY', readyAt: at }, () => {
+    const patch: WorkerPatch = this.#forced ? { readyAt: at } : { status: 'READY', readyAt: at }
+    this.#writer.changeWorker(patch, () => {
       this.#open = true
       if (this.#ended.signal.aborted || this.#context.detach.aborted) return
       if (this.#runs.size === 0) this.#idleSince = this.#context.clock.now()
@@ -572,7 +465,8 @@ export class WorkerLife {
   }
 
   async #handOver(run: Run): Promise<void> {
-    if (run.isOver || run.handedAt !== null || run.stopReason !== null) return
+    const isWanted = (): boolean => !run.isOver && run.handedAt === null && run.stopReason === null
+    if (!isWanted() || !(await this.#openChannel(run)) || !isWanted()) return
     const at = this.#context.clock.now()
     this.#setHanded(run, at)
     run.armRunTimeout(at)
@@ -588,6 +482,26 @@ export class WorkerLife {
     }
   }
 
+  /** Waits for the worker's stdin while its engine is away; `false`: the run needs it no more. */
+  async #openChannel(run: Run): Promise<boolean> {
+    const { clock, reachable } = this.#context
+    for (;;) {
+      try {
+        await this.#channel.open()
+        return true
+      } catch (error) {
+        if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE') {
+          const message = error instanceof Error ? error.message : String(error)
+          this.#giveBack(run, `The stdin of its session worker could not be opened: ${message}`)
+          return false
+        }
+        reachable(false, error.message)
+        await delay(clock, REACH_AGAIN_MS, this.#ended.signal)
+        if (run.isOver || this.#ended.signal.aborted) return false
+      }
+    }
+  }
+
   #onUnacknowledged(run: Run): void {
     const { ackMs } = run.task.spec.timeouts
     this.#giveBack(run, `The session worker did not take the task within ${ackMs} ms (timeouts.acknowledge).`)
@@ -596,17 +510,22 @@ export class WorkerLife {
   #giveBack(run: Run, detail: string): void {
     if (run.isOver || run.transcript.isAlive) return
     this.#endRun(run, { kind: 'unacknowledged', detail })
-    this.#retire(`It did not take task ${run.task.id}.`)
+    void this.#retire(`It did not take task ${run.task.id}.`)
   }
 
-  #onForeign(runId: string): void {
-    // Who answers for another task has not understood the one that it got.
-    for (const run of this.runs) {
-      if (run.handedAt === null || run.transcript.isAlive) continue
-      const detail = `The session worker answered for another task (${JSON.stringify(runId.slice(0, 200))}).`
-      this.#endRun(run, { kind: 'unacknowledged', detail })
+  #onForeign(runId: string, isFinish: boolean): void {
+    const name = JSON.stringify(runId.slice(0, 200))
+    const handed = this.runs.filter((run) => run.handedAt !== null)
+    for (const run of handed) {
+      // Who answers for another task has not understood the one that it got.
+      const detail = `The session worker answered for another task (${name}).`
+      if (!run.transcript.isAlive) this.#endRun(run, { kind: 'unacknowledged', detail })
+      else if (isFinish && handed.length === 1) {
+        const given = `The session worker said the finish of another task (${name}); nothing more is to be expected of this one.`
+        this.#endRun(run, { kind: 'given-up', detail: given })
+      }
     }
-    this.#retire('It answered for a task that it was never given.')
+    void this.#retire('It answered for a task that it was never given.')
   }
 
   #onFinished(transcript: Transcript): void {
@@ -614,10 +533,12 @@ export class WorkerLife {
     if (run === undefined) return
     if (transcript.finish !== null && isPoisoned(transcript.finish)) {
       this.#poisoned = true
-      this.#retire('A task failed in a way that leaves its GPU context or its memory in doubt.')
+      void this.#retire('A task failed in a way that leaves its GPU context or its memory in doubt.')
     }
-    const isGivenUp = this.isEnding && transcript.finish?.status === 'cancelled' && run.stopReason === null
-    const detail = `Its session worker was ended: ${this.#retiring ?? 'nobody knows why.'}`
+    // Nobody asked for it: the worker itself is being ended, by us, by its engine or by hand.
+    const isGivenUp = transcript.finish?.status === 'cancelled' && run.stopReason === null
+    const why = this.isEnding ? `it was being ended: ${this.#retiring ?? ''}` : 'nobody had asked it to.'
+    const detail = `The session worker gave the task up; ${why}`
     this.#endRun(run, isGivenUp ? { kind: 'given-up', detail } : { kind: 'finished' })
   }
 
@@ -737,7 +658,7 @@ export class WorkerLife {
   #endOfSession(end: Exclude<End, { kind: 'detached' }>): AttemptEnd['end'] {
     if (end.kind === 'start-failed')
       return end.failure.code === 'START_ABANDONED'
-        ? { kind: 'unacknowledged', detail: `Its session worker was not started: ${end.failure.message}` }
+        ? { kind: 'unacknowledged', detail: `Its session worker was not started: ${this.#retiring ?? ''}` }
         : end
     if (end.kind === 'lost')
       return { kind: 'worker-ended', exit: null, detail: `Its session worker is gone: ${end.detail}` }
@@ -788,7 +709,7 @@ export class WorkerLife {
       const leftMs = startedAt + startMs - clock.now()
       // What it has said while nobody listened is read first: it may be ready by now.
       this.#after(leftMs < 0 ? CATCH_UP_MS + LAST_GRACE_MS : leftMs + LAST_GRACE_MS, () => {
-        if (!this.#open) this.#retire(`It was not ready within ${startMs} ms (timeouts.start).`, true)
+        if (!this.#open) void this.#retire(`It was not ready within ${startMs} ms (timeouts.start).`, true)
       })
     }
   }
@@ -827,21 +748,24 @@ export class WorkerLife {
     else if (run.handedAt === null) {
       const isStuck = run.stopReason === 'start-timeout'
       this.#endRun(run, { kind: 'finished' })
-      if (isStuck) this.#retire('It did not become ready in time (timeouts.start).', true)
-    } else this.#cancelRun(run, stopGraceMs)
+      if (isStuck) void this.#retire('It did not become ready in time (timeouts.start).', true)
+    } else void this.#cancelRun(run, stopGraceMs)
   }
 
   /** A session worker is asked to stop the one task; if it does not, it ends with all of them. */
-  #cancelRun(run: Run, graceMs: number): void {
+  async #cancelRun(run: Run, graceMs: number): Promise<void> {
     const { logger } = this.#context
-    this.#channel.cancel(run.id).catch((error: unknown) => {
-      logger.warn({ err: error, runId: run.id }, 'A session worker could not be asked to stop a task.')
-    })
-    this.#after(graceMs, () => {
-      if (run.isOver) return
-      this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
+    // The grace begins when the worker can have heard of it.
+    if (!(await this.#openChannel(run)) || run.isOver) return
+    run.armCancelGrace(graceMs, () => {
+      void this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
       this.#ladder.signal(Math.min(graceMs, LAST_GRACE_MS))
     })
+    try {
+      await this.#channel.cancel(run.id)
+    } catch (error) {
+      logger.warn({ err: error, runId: run.id }, 'A session worker could not be asked to stop a task.')
+    }
   }
 
   /** Asks a session worker to end by its own protocol first, where it can be expected to heed it. */

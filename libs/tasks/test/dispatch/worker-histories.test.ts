@@ -10,6 +10,7 @@ describe('what is learned of workers', () => {
       learnedMemoryMb: null,
       loadMs: null,
       runMs: null,
+      handOverMs: null,
       tasksPerHour: 0,
     })
   })
@@ -38,6 +39,12 @@ describe('what is learned of workers', () => {
       runMs: { low: 40, middle: 40, high: 40 },
     })
     expect(histories.facts('y', 0).loadMs).toBeNull()
+  })
+
+  test('tells how long warm workers take until a task runs', () => {
+    const histories = new WorkerHistories([])
+    for (const ms of [20, 30, 25]) histories.handedOver('x', ms)
+    expect(histories.facts('x', 0).handOverMs).toEqual({ low: 20, middle: 25, high: 30 })
   })
 
   test('goes on from what an earlier process has stored, newest first', () => {

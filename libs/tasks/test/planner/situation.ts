@@ -99,21 +99,29 @@ export function worker(
   }
 }
 
-export const NO_FACTS: WorkerFacts = { learnedMemoryMb: null, loadMs: null, runMs: null, tasksPerHour: 0 }
+export const NO_FACTS: WorkerFacts = {
+  learnedMemoryMb: null,
+  loadMs: null,
+  runMs: null,
+  handOverMs: null,
+  tasksPerHour: 0,
+}
 
 /** Facts with certain times. */
 export function facts(more: {
   readonly loadMs?: number
   readonly runMs?: number
+  readonly handOverMs?: number
   readonly tasksPerHour?: number
   readonly learnedMemoryMb?: number
 }): WorkerFacts {
   const spread = (ms: number | undefined): WorkerFacts['loadMs'] =>
-    ms === undefined ? null : { low: ms / 2, middle: ms, high: ms * 2 }
+    ms === undefined ? null : { low: ms / 2, middle: ms, high: ms * 1.5 }
   return {
     learnedMemoryMb: more.learnedMemoryMb ?? null,
     loadMs: spread(more.loadMs),
     runMs: spread(more.runMs),
+    handOverMs: spread(more.handOverMs),
     tasksPerHour: more.tasksPerHour ?? 0,
   }
 }

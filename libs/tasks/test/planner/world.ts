@@ -14,7 +14,7 @@ import {
 } from '../../src/planner/index.ts'
 import type { GpuId, TaskId, WorkerId } from '../../src/ids.ts'
 import type { GpuNeed, SessionOptions } from '../../src/spec.ts'
-import { NOW, presetId, task } from './situation.ts'
+import { NO_FACTS, NOW, presetId, task } from './situation.ts'
 
 /** What a preset of a made-up world is like, known to the planner or not. */
 export interface WorldPreset {
@@ -65,6 +65,13 @@ export interface Told {
   readonly endedAt: number
 }
 
+/** What is learned from what happens. */
+export interface Learned {
+  factsOf(specHash: string): WorkerFacts
+  loaded(specHash: string, ms: number): void
+  ran(specHash: string, ms: number): void
+}
+
 interface Actor {
   readonly id: WorkerId
   readonly preset: WorldPreset
@@ -91,6 +98,8 @@ export function live(
   observe: (input: PlanInput, made: Plan, world: { readonly foreignMb: ReadonlyMap<GpuId, number> }) => void,
   /** Which plan is carried out; another than the planner's own to compare it with. */
   planner: (input: PlanInput) => Plan = plan,
+  /** What the planner is told to know of a preset, where that changes while the world lives. */
+  learned: Learned | null = null,
 ): Told {
   let now = NOW
   const gpus = new Map(world.gpus.map((there) => [there.id, there]))
@@ -98,7 +107,7 @@ export function live(
   const queue = new Map<TaskId, { readonly task: QueuedTask; readonly given: WorldTask }>()
   const actors = new Map<WorkerId, Actor>()
   const startedAt = new Map<TaskId, number>()
-  const facts = new Map(world.tasks.map(({ preset }) => [`hash of ${preset.name}`, preset.facts]))
+  const facts = new Map(world.tasks.map(({ preset }) => [hashOf(preset), preset.facts]))
   const arrivals = world.tasks
     .map((given, index) => ({ given, index }))
     .sort((a, b) => a.given.at - b.given.at)
@@ -146,12 +155,14 @@ export function live(
     }
     if (actor.readyAt === null && actor.startedAt + actor.preset.loadMs <= now) {
       actor.readyAt = actor.startedAt + actor.preset.loadMs
+      learned?.loaded(hashOf(actor.preset), actor.preset.loadMs)
       for (const running of actor.running) begin(actor, running)
       if (actor.running.length === 0) actor.idleSince = now
     }
     for (const done of actor.running.filter(({ doneAt }) => doneAt !== null && doneAt <= now)) {
       actor.running.splice(actor.running.indexOf(done), 1)
       actor.served += 1
+      learned?.ran(hashOf(actor.preset), done.runMs)
       if (actor.running.length === 0) actor.idleSince = now
       if (actor.preset.session === null) actor.endingAt = now
     }
@@ -231,7 +242,7 @@ export function live(
     const workers = [...actors.values()].map((actor): PlannedWorker => ({
       id: actor.id,
       presetId: presetId(actor.preset.name),
-      specHash: `hash of ${actor.preset.name}`,
+      specHash: hashOf(actor.preset),
       mode: actor.preset.session === null ? 'ONE_OFF' : 'SESSION',
       phase: actor.endingAt !== null ? 'ending' : actor.readyAt === null ? 'starting' : 'ready',
       claim: actor.claim,
@@ -260,9 +271,8 @@ export function live(
             .reduce((sum, actor) => sum + usedBy(actor), 0),
       })),
       wanted: [],
-      inForce: new Map(world.tasks.map(({ preset }) => [presetId(preset.name), `hash of ${preset.name}`])),
-      factsOf: (hash) =>
-        facts.get(hash) ?? { learnedMemoryMb: null, loadMs: null, runMs: null, tasksPerHour: 0 },
+      inForce: new Map(world.tasks.map(({ preset }) => [presetId(preset.name), hashOf(preset)])),
+      factsOf: (hash) => learned?.factsOf(hash) ?? facts.get(hash) ?? NO_FACTS,
       maxWorkers: world.maxWorkers,
       blocked: null,
       rules: world.rules,
@@ -284,6 +294,10 @@ export function live(
     }
     return Math.max(next, now + 1)
   }
+}
+
+function hashOf({ name }: WorldPreset): string {
+  return `hash of ${name}`
 }
 
 /** Throws where a plan breaks a rule that holds for each plan by itself. */
