@@ -33,7 +33,6 @@ const TURNS = 101
 /** Of what is over in no time. */
 const MANY_TURNS = 2_001
 const GOAL_MS = 10
-const ESTIMATE_GOAL_MS = 20
 
 /** What is planned again and again. */
 interface Case {
@@ -54,9 +53,9 @@ export function benchPlanner(report: (row: Row) => void): void {
   const some = { turns: MANY_TURNS, goalMs: 0.5 }
   reportPlans(report, 'all GPUs taken', { tasks: alike(1_000), workers: busy() }, some)
   reportPlans(report, '4 session workers', { tasks: ofSession(1_000), workers: ofOnePreset(4) }, some)
-  reportEstimates(report, 'mixed', { tasks: mixed(1_000), workers: warm() })
-  reportEstimates(report, 'equal priorities, all GPUs taken', { tasks: alike(1_000), workers: busy() })
-  reportEstimates(report, 'mixed', { tasks: mixed(TASKS), workers: warm() })
+  reportEstimates(report, 'mixed', { tasks: mixed(1_000), workers: warm() }, 20)
+  reportEstimates(report, 'equal priorities, all GPUs taken', { tasks: alike(1_000), workers: busy() }, 20)
+  reportEstimates(report, 'mixed', { tasks: mixed(TASKS), workers: warm() }, 50)
 }
 
 function reportPlans(
@@ -93,7 +92,7 @@ function reportPlans(
   })
 }
 
-function reportEstimates(report: (row: Row) => void, name: string, planned: Case): void {
+function reportEstimates(report: (row: Row) => void, name: string, planned: Case, goalMs: number): void {
   const times: number[] = []
   for (let turn = 0; turn < TURNS; turn += 1) {
     const fresh = input(planned)
@@ -111,7 +110,7 @@ function reportEstimates(report: (row: Row) => void, name: string, planned: Case
     unit: 'ms',
     ratio: null,
     note: `middle of ${TURNS}; best: ${Math.min(...times).toFixed(2)} ms, slowest: ${Math.max(...times).toFixed(2)} ms`,
-    goal: { text: `at most ${ESTIMATE_GOAL_MS} ms`, met: value <= ESTIMATE_GOAL_MS },
+    goal: { text: `at most ${goalMs} ms`, met: value <= goalMs },
   })
 }
 
@@ -212,6 +211,7 @@ function input({ tasks: queue, workers }: Case): PlanInput {
       learnedMemoryMb: null,
       loadMs: { low: 4_000, middle: 8_000, high: 12_000 },
       runMs: { low: 1_000, middle: 2_000, high: 6_000 },
+      handOverMs: { low: 20, middle: 30, high: 50 },
       tasksPerHour: 30,
     }),
     maxWorkers: 64,

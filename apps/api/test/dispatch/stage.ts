@@ -1,9 +1,4 @@
-import { rmSync } from 'node:fs'
-import { copyFile, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { openGpuInventory } from '@gpu-service/gpus'
-import { openTaskStore } from '@gpu-service/task-store'
 import {
   openDispatcher,
   silentLogger,
@@ -31,6 +26,7 @@ import {
 import { EXAMPLE_SESSION, EXAMPLE_SPEC } from '@gpu-service/tasks/testing'
 import { v7 as uuidv7 } from 'uuid'
 import { expect, vi } from 'vitest'
+import { discard, freshStore } from './fresh-store.ts'
 import { PresetShelf } from './preset-shelf.ts'
 import { ScriptedClock } from './scripted-clock.ts'
 import { ScriptedRunner } from './scripted-runner.ts'
@@ -106,16 +102,14 @@ export class Stage implements AsyncDisposable {
   dispatcher!: Dispatcher
   readonly #clock: Clock
   readonly #limits: Limits
-  readonly #folder: string
   readonly #before = new Map<string, Hook>()
   readonly #after = new Map<string, Hook>()
 
-  private constructor(options: StageOptions, folder: string, store: TaskStore, gpus: GpuInventory) {
+  private constructor(options: StageOptions, store: TaskStore, gpus: GpuInventory) {
     const { presets, clock = new ScriptedClock() } = options
     const { maxWorkers = 20, maxQueued = 1_000, maxPassMs = 30_000, shutdown = 'detach' } = options
     this.#limits = { maxWorkers, maxQueued, maxPassMs, shutdown }
     this.#clock = clock
-    this.#folder = folder
     this.store = store
     this.gpus = gpus
     this.runner = new ScriptedRunner(clock)
@@ -123,16 +117,13 @@ export class Stage implements AsyncDisposable {
   }
 
   static async open(options: StageOptions): Promise<Stage> {
-    const folder = await mkdtemp(join(tmpdir(), 'gpu-service-dispatch-'))
-    const file = join(folder, 'tasks.sqlite')
-    await copyFile(await emptyDatabase(), file)
-    const store = await openTaskStore({ url: `file:${file}`, logger: silentLogger })
+    const store = await freshStore()
     const gpus = await openGpuInventory({
       source: { simulated: options.gpus ?? { count: 1, memoryMb: 8_192 } },
       logger: silentLogger,
       sampleIntervalMs: 100,
     })
-    const stage = new Stage(options, folder, store, gpus)
+    const stage = new Stage(options, store, gpus)
     await stage.up()
     return stage
   }
@@ -165,8 +156,7 @@ export class Stage implements AsyncDisposable {
     const { openOutputs, openInputs } = this.runner
     const timers = this.#clock instanceof ScriptedClock ? this.#clock.pending : 0
     await this.gpus[Symbol.asyncDispose]()
-    await this.store[Symbol.asyncDispose]()
-    await rm(this.#folder, { recursive: true })
+    discard(this.store)
     expect({ openOutputs, openInputs, timers, listeners: this.presets.listeners }).toEqual({
       ...{ openOutputs: 0, openInputs: 0, timers: 0, listeners: 0 },
     })
@@ -356,20 +346,4 @@ const ARTIFACT_FILES: ArtifactFiles = {
     return { status: 'taken', bytes: 3, sha256: '0'.repeat(64) }
   },
   async remove() {},
-}
-
-let made: Promise<string> | null = null
-
-/** Made once: its schema takes longer than a test. */
-function emptyDatabase(): Promise<string> {
-  made ??= (async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'gpu-service-dispatch-'))
-    process.once('exit', () => {
-      rmSync(folder, { recursive: true, force: true })
-    })
-    const file = join(folder, 'empty.sqlite')
-    await (await openTaskStore({ url: `file:${file}`, logger: silentLogger }))[Symbol.asyncDispose]()
-    return file
-  })()
-  return made
 }

@@ -247,20 +247,33 @@ describe.skipIf(noDocker)('a dry run', () => {
     })
   })
 
-  test('and a waiting task know when it starts, cold and warm, once that was measured', async () => {
+  test('and a waiting task know when it starts, warm, once that was measured, and how well that was known', async () => {
     for (let n = 0; n < 3; n++) await service.run('a', { input: { text: 'a b c', interval_ms: 100 } })
-    const busy = await service.submit('a', { input: { text: 'a', tokens: 30, interval_ms: 100 } })
-    await service.reached(busy, 'RUNNING')
-    const id = await service.submit('a')
-    const { task } = await service.query<{ task: { startEstimate: StartEstimate | null } }>(
-      `query ($id: ID!) { task(id: $id) { ${ESTIMATE} } }`,
-      { id },
-    )
-    expect(task.startEstimate).toMatchObject({ warm: true })
-    const { earliest, at, latest, calibration } = task.startEstimate ?? {}
-    const moments = [earliest, at, latest].map((moment) => Date.parse(moment ?? ''))
+
+    /** What is said of the start of a task that waits for another one; when it has ended, it is known how true that was. */
+    async function waits(): Promise<StartEstimate> {
+      const busy = await service.submit('a', { input: { text: 'a', tokens: 30, interval_ms: 100 } })
+      await service.reached(busy, 'RUNNING')
+      const dry = await ask({ presetId: 'test/a' })
+      const id = await service.submit('a')
+      const { task } = await service.query<{ task: { startEstimate: StartEstimate | null } }>(
+        `query ($id: ID!) { task(id: $id) { ${ESTIMATE} } }`,
+        { id },
+      )
+      const { startEstimate } = task
+      if (startEstimate === null) throw new Error('nothing is known of its start')
+      expect(dry).toMatchObject({ action: 'WAIT', startEstimate: { warm: startEstimate.warm } })
+      await service.ended(id)
+      return startEstimate
+    }
+
+    const first = await waits()
+    expect(first).toMatchObject({ warm: true })
+    const moments = [first.earliest, first.at, first.latest].map((moment) => Date.parse(moment))
     expect(moments).toEqual(moments.toSorted((a, b) => a - b))
-    expect(calibration?.samples).toBeGreaterThanOrEqual(0)
-    await service.ended(id)
+    const { calibration } = await waits()
+    expect(calibration.samples).toBeGreaterThan(first.calibration.samples)
+    expect(calibration.within).toBeGreaterThanOrEqual(0)
+    expect(calibration.within).toBeLessThanOrEqual(1)
   })
 })

@@ -8,6 +8,7 @@ import {
   TestService,
   WORKER_FIELDS,
   type SeenGpu,
+  type SeenHistory,
   type SeenWorker,
   type TestServiceOptions,
 } from './service.ts'
@@ -134,15 +135,20 @@ describe.skipIf(noDocker)('GPUs that are shared by memory', () => {
     expect((await service.workers('a'))[0]).toMatchObject({ memoryClaimedMb: 4_000, peakMemoryMb: 4_000 })
   })
 
-  test('swap two presets that do not fit together, for the tasks that wait', async () => {
-    const workers = new Set<string>()
-    for (const kind of ['large', 'a', 'large', 'a']) {
-      const task = await service.run(kind)
-      expect(task.status).toBe('COMPLETED')
-      workers.add(task.attempts[0]?.workerId ?? '')
-    }
-    expect(workers.size).toBeLessThanOrEqual(4)
-    expect((await service.gpu()).memoryClaimedMb).toBeLessThanOrEqual(8_192)
+  test('swap two presets that do not fit together, once for each change, and soon', async () => {
+    await endSessions(service)
+    await untilGpu(service, 0, { memoryUsedMb: 0, memoryClaimedMb: 0 })
+    const kinds = ['large', 'a', 'a', 'large', 'large', 'a']
+    const tasks: SeenHistory[] = []
+    for (const kind of kinds) tasks.push(await service.run(kind))
+    expect(tasks.map(({ status, attempts }) => ({ status, warm: attempts[0]?.warm }))).toEqual(
+      kinds.map((kind, at) => ({ status: 'COMPLETED', warm: kind === kinds[at - 1] })),
+    )
+    expect(new Set(tasks.map(({ attempts }) => attempts[0]?.workerId)).size).toBe(4)
+    // The other worker's end, its memory, and a load of 0.1 s.
+    for (const { createdAt, runningAt } of tasks)
+      expect(Date.parse(runningAt ?? '') - Date.parse(createdAt)).toBeLessThan(6_000)
+    expect(await service.gpu()).toMatchObject({ memoryClaimedMb: 4_000 })
   })
 
   test('never end a session that works: the other preset’s task waits, and says for what', async () => {

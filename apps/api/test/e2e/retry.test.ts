@@ -267,10 +267,10 @@ for (const { runner, skipped } of RUNNERS) {
       60_000 + CANCELS * 3_000,
     )
 
-    test('a session has its grace for the cancel and for the stop, and is gone as well', async () => {
+    test('a session has its grace for the cancel, and is gone within 2 s after that', async () => {
       const took = await stop('session', { input: ENDLESS })
       expect(took).toBeGreaterThanOrEqual(GRACE_MS)
-      expect(took).toBeLessThan(2 * GRACE_MS + 2_000)
+      expect(took).toBeLessThan(GRACE_MS + 2_000)
     })
   })
 }

@@ -1,5 +1,6 @@
 import { SESSION_WORKER_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { heapMb, MEASURED } from './heap.ts'
 import { RUNNERS, CONNECTED, FINISHED, script } from './scripts.ts'
 import {
   faultsOf,
@@ -9,7 +10,7 @@ import {
   type SeenWorker,
   type TestServiceOptions,
 } from './service.ts'
-import { ENDLESS, isThere, killWorker, memoryOf, residentMb, session } from './sessions.ts'
+import { ENDLESS, isThere, killWorker, memoryOf, session } from './sessions.ts'
 
 const CUDA_ERROR = { code: 'CUDA_ERROR', message: 'CUDA error: an illegal memory access was encountered' }
 
@@ -491,9 +492,10 @@ for (const { runner, skipped } of RUNNERS) {
       '1,000 go through one session, whose memory and the service’s stay flat',
       { timeout: 120_000 },
       async () => {
-        await using service = await start({
-          one: session({ session: { max_workers: 1, max_concurrency: 4 } }),
-        })
+        await using service = await start(
+          { one: session({ session: { max_workers: 1, max_concurrency: 4 } }) },
+          MEASURED,
+        )
         const submitted: string[] = []
         const serve = async (count: number): Promise<void> => {
           const lane = async (): Promise<void> => {
@@ -517,7 +519,7 @@ for (const { runner, skipped } of RUNNERS) {
         }
         const memory = async (): Promise<{ worker: number; service: number }> => ({
           worker: await memoryOf(runner, await workerOf(service, 'one')),
-          service: await residentMb(service.pid),
+          service: await heapMb(service),
         })
 
         await serve(300)
@@ -525,8 +527,8 @@ for (const { runner, skipped } of RUNNERS) {
         await serve(700)
         const after = await memory()
         expect(after.worker).toBeLessThan(before.worker + 4)
-        // 700 tasks that left anything behind would show; what V8 has not collected yet does too.
-        expect(after.service).toBeLessThan(before.service + 70)
+        // What 700 tasks leave behind, if anything, is less than 10 KB each.
+        expect(((after.service - before.service) * 1_024) / 700).toBeLessThan(10)
 
         expect((await workerOf(service, 'one')).tasksServed).toBe(1_000)
         const { tasks } = await service.query<{ tasks: { totalCount: number } }>(

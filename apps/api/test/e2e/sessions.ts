@@ -52,7 +52,7 @@ export async function memoryOf(runner: 'docker' | 'process', { containerId }: Se
   return bytes / 2 ** 20
 }
 
-export async function residentMb(pid: number): Promise<number> {
+async function residentMb(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8')
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1_024
 }

@@ -207,12 +207,12 @@ export class PlanLoop {
   }
 
   /** Estimates are made though nobody asked, so that it is known how good they are. */
-  #predict({ plan: { waiting }, estimate: estimateOf }: Outlook): void {
+  #predict(outlook: Outlook): void {
     const { queue, calibration } = this.#options
     if (queue.size > MAX_ESTIMATED_QUEUE) return
-    for (const id of waiting.keys()) {
+    for (const id of outlook.plan.waiting.keys()) {
       if (calibration.isPredicted(id)) continue
-      const estimate = estimateOf(id)
+      const estimate = outlook.estimate(id)
       if (estimate !== null) calibration.predicted(id, estimate)
     }
   }

@@ -1,6 +1,7 @@
 import type { TaskId } from '../ids.ts'
 import type { PlanInput, QueuedTask } from './plan-input.ts'
-import { kindOf, rehearse, type Rehearsal, type RehearsedStart } from './rehearsal.ts'
+import { kindOf } from './queue-view.ts'
+import { rehearse, type Rehearsal, type RehearsedStart } from './rehearsal.ts'
 import { CERTAIN, times, type Doubt } from './spread.ts'
 
 /** When a queued task is expected to be RUNNING. Moments are milliseconds since 1970. */
@@ -25,21 +26,24 @@ const LEAST_DOUBT_MS = 20
 const UNFORESEEN = 1.2
 
 /**
- * When each task of the queue, which is given in order, starts to work; `null` where that cannot be told: it is not queued, waits for what
+ * When each task of the queue, which is given in order with the places from 1, starts to work; `null` where that cannot be told: it is not queued, waits for what
  * nobody knows the end of, or too little is known of the runs. All come from one rehearsal of plans; those too far back for it from the
  * pace of those before them. The work is bounded but for a look at each task of the queue.
  */
 export function createForecast(
   input: PlanInput,
   ordered: readonly QueuedTask[],
+  positionOf: (id: TaskId) => number | null,
 ): (id: TaskId) => StartEstimate | null {
   const rehearsal = rehearse(input, ordered)
-  const places = placesOf(ordered)
+  const ofKinds = countsOfKinds(ordered)
   return (id) => {
     const start = rehearsal.starts.get(id)
     if (start !== undefined) return rehearsed(start, input.now)
-    const place = places.get(id)
-    return place === undefined ? null : byPace(place, rehearsal, input.now)
+    const position = positionOf(id)
+    const task = position === null ? undefined : ordered[position - 1]
+    if (position === null || task === undefined) return null
+    return byPace({ task, position, ofKind: ofKinds[position - 1] ?? 0 }, rehearsal, input.now)
   }
 }
 
@@ -51,16 +55,15 @@ interface Place {
   readonly ofKind: number
 }
 
-function placesOf(ordered: readonly QueuedTask[]): ReadonlyMap<TaskId, Place> {
+/** Of each task how many of its kind there are up to it. */
+function countsOfKinds(ordered: readonly QueuedTask[]): Uint32Array {
   const counts = new Map<string, number>()
-  return new Map(
-    ordered.map((task, at) => {
-      const kind = kindOf(task)
-      const ofKind = (counts.get(kind) ?? 0) + 1
-      counts.set(kind, ofKind)
-      return [task.id, { task, position: at + 1, ofKind }]
-    }),
-  )
+  return Uint32Array.from(ordered, (task) => {
+    const kind = kindOf(task)
+    const count = (counts.get(kind) ?? 0) + 1
+    counts.set(kind, count)
+    return count
+  })
 }
 
 function rehearsed({ at, warm, doubt, last, before }: RehearsedStart, now: number): StartEstimate {
@@ -88,7 +91,14 @@ function byPace(
   return estimated(now + passedMs * ratio, times(doubt, ratio), CERTAIN, now, task.session !== null, how)
 }
 
-function estimated(at: number, doubt: Doubt, last: Doubt, now: number, warm: boolean, how: string): StartEstimate {
+function estimated(
+  at: number,
+  doubt: Doubt,
+  last: Doubt,
+  now: number,
+  warm: boolean,
+  how: string,
+): StartEstimate {
   const down = Math.hypot(UNFORESEEN * Math.hypot(doubt.down, doubt.drift), last.down)
   const up = Math.hypot(UNFORESEEN * Math.hypot(doubt.up, doubt.drift), last.up)
   return {

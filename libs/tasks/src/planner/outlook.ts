@@ -27,13 +27,14 @@ export function createOutlook(input: PlanInput): Outlook {
   const positions = once(() => new Map(ordered().map(({ id }, at) => [id, at + 1])))
   const gpus = once(() => new Map(decided().room.gpus.map((room) => [room.gpu.id, room])))
   const workers = once(() => new Map(input.workers.map((worker) => [worker.id, worker])))
-  const forecast = once(() => createForecast(input, ordered()))
+  const position = (id: TaskId): number | null => positions().get(id) ?? null
+  const forecast = once(() => createForecast(input, ordered(), position))
   return {
     input,
     get plan() {
       return decided().plan
     },
-    position: (id) => positions().get(id) ?? null,
+    position,
     explainGpu(id) {
       const room = gpus().get(id)
       return room === undefined ? NOT_THERE : explainGpu(room)

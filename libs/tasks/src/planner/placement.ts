@@ -84,6 +84,8 @@ export function findReservation(
 ): Reservation | null {
   if (usable.length < count) return null
   const options = usable.flatMap((gpu) => {
+    // Mostly there is nothing left to hold back: that is seen before anybody's end is guessed.
+    if (!gpu.fitsLater(share, gpu.holders)) return []
     const leaves = gpu.holders
       .filter(({ ending }) => !ending)
       .map(leaveOf)

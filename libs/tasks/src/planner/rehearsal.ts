@@ -1,10 +1,12 @@
 import type { GpuId, TaskId, WorkerId } from '../ids.ts'
+import { created, END_MS, nextMoment, pass, refresh, takeUp, type Actor } from './actor.ts'
 import { UNKNOWN_LOAD_MS } from './eviction.ts'
 import { allowing } from './gpu-need.ts'
 import { plan } from './plan.ts'
 import type { PlanAction, PlanInput, PlannedWorker, QueuedTask, Spread, WorkerFacts } from './plan-input.ts'
+import { createView, kindOf } from './queue-view.ts'
 import { createRoom } from './room.ts'
-import { both, CERTAIN, doubtAround, lastingMs, meanOf, ofFirst, widened, type Doubt } from './spread.ts'
+import { both, CERTAIN, doubtAround, meanOf, ofFirst, widened, type Doubt } from './spread.ts'
 
 /** When a task is RUNNING in a rehearsal. */
 export interface RehearsedStart {
@@ -32,50 +34,12 @@ export interface Rehearsal {
   readonly doubt: Doubt
 }
 
-const MAX_STEPS = 160
+const MAX_STEPS = 120
 /** After so many, how it goes on is told by their pace. */
-const MAX_STARTS = 64
-/** So many of the first tasks are looked at in each step, and of so many kinds behind them that are not among these so many each. */
-const WINDOW = 32
-const MORE_KINDS = 16
-const OF_EACH_KIND = 2
-/** Until a worker that was told to end has left its GPUs. */
-const END_MS = 1_000
+const MAX_STARTS = 48
 /** From a claim to RUNNING on a warm worker, where none has been measured. */
 const UNKNOWN_HAND_OVER: Spread = { low: 30, middle: 50, high: 80 }
 const UNKNOWN_LOAD: Spread = { low: UNKNOWN_LOAD_MS / 2, middle: UNKNOWN_LOAD_MS, high: UNKNOWN_LOAD_MS * 2 }
-
-/** Tasks that the same workers serve. */
-export function kindOf({ specHash, session, owner }: QueuedTask): string {
-  return session?.isolation === 'owner' ? `${specHash} ${owner}` : specHash
-}
-
-/** A moment at which something becomes free. */
-interface Release {
-  /** Of the moment when the run began. */
-  readonly base: Doubt
-  /** Of the run itself. */
-  readonly own: Doubt
-}
-
-interface Running {
-  readonly since: number
-  readonly owner: string
-  /** `Infinity`: nobody knows. */
-  readonly doneAt: number
-  readonly release: Release
-}
-
-/** A worker whose time passes. */
-interface Actor {
-  planned: PlannedWorker
-  running: readonly Running[]
-  readonly readyAt: number
-  readonly ready: Release
-  goneAt: number
-  /** Of what last made something of it free, or will. */
-  release: Release
-}
 
 /**
  * Carries out plan after plan for the queue, which is given in order, while runs and loads take as long as they lately did. The work is
@@ -216,55 +180,6 @@ export function rehearse(input: PlanInput, ordered: readonly QueuedTask[]): Rehe
   }
 }
 
-/** The part of the queue that is looked at in each step. */
-function createView(ordered: readonly QueuedTask[]): {
-  next(): ReadonlyMap<TaskId, QueuedTask>
-  /** There is more than `next` has given. */
-  isLonger(): boolean
-  remove(task: QueuedTask): void
-} {
-  const gone = new Set<TaskId>()
-  const kinds = new Map<string, { readonly tasks: QueuedTask[]; from: number }>()
-  for (const task of ordered) {
-    const kind = kindOf(task)
-    const known = kinds.get(kind)
-    if (known === undefined) kinds.set(kind, { tasks: [task], from: 0 })
-    else known.tasks.push(task)
-  }
-  let from = 0
-  let given = 0
-  return {
-    next() {
-      const looked = new Map<TaskId, QueuedTask>()
-      const seen = new Set<string>()
-      while (from < ordered.length && gone.has(ordered[from]?.id ?? ('' as TaskId))) from += 1
-      for (let at = from; at < ordered.length && looked.size < WINDOW; at += 1) {
-        const task = ordered[at]
-        if (task === undefined || gone.has(task.id)) continue
-        looked.set(task.id, task)
-        seen.add(kindOf(task))
-      }
-      let more = MORE_KINDS
-      for (const [kind, list] of kinds) {
-        if (more === 0) break
-        if (seen.has(kind)) continue
-        const { tasks } = list
-        while (list.from < tasks.length && gone.has(tasks[list.from]?.id ?? ('' as TaskId))) list.from += 1
-        const left = tasks.slice(list.from, list.from + OF_EACH_KIND).filter(({ id }) => !gone.has(id))
-        if (left.length === 0) continue
-        more -= 1
-        for (const task of left) looked.set(task.id, task)
-      }
-      given = looked.size + gone.size
-      return looked
-    },
-    isLonger: () => given < ordered.length,
-    remove(task) {
-      gone.add(task.id)
-    },
-  }
-}
-
 function isOn({ claim }: PlannedWorker, gpus: ReadonlySet<GpuId>): boolean {
   return claim.gpuIds.some((id) => gpus.has(id))
 }
@@ -274,158 +189,4 @@ function usedBy(workers: readonly PlannedWorker[], gpuId: GpuId): number {
   return workers
     .filter(({ claim }) => claim.gpuIds.includes(gpuId))
     .reduce((sum, { usedMb, claim }) => sum + (usedMb.get(gpuId) ?? claim.memoryMb ?? 0), 0)
-}
-
-/** The workers that are there. */
-function takeUp(
-  { now, workers }: PlanInput,
-  factsOf: (hash: string) => WorkerFacts,
-  loadOf: (hash: string) => Spread,
-): readonly Actor[] {
-  // What should be over by now is believed to be about to.
-  const upcoming = (at: number): number => Math.max(at, now + 1)
-  const loads = workers.map(({ readyAt, startedAt, specHash }) => {
-    if (readyAt !== null) return { readyAt, ready: CERTAIN }
-    const load = widened(loadOf(specHash))
-    const elapsedMs = Math.max(0, now - startedAt)
-    const lasting = (share: number): number => lastingMs(load, elapsedMs, share)
-    const middle = lasting(0.5)
-    const ready = doubtAround(middle, { low: lasting(0.1), middle, high: lasting(0.9) })
-    return { readyAt: upcoming(startedAt + middle), ready }
-  })
-  const runs = workers.flatMap(({ specHash, runningSince }, at) => {
-    const { runMs } = factsOf(specHash)
-    if (runMs === null) return []
-    const run = widened(runMs)
-    return runningSince.map((since, of) => {
-      const begin = Math.max(since, loads[at]?.readyAt ?? since)
-      const elapsedMs = Math.max(0, now - begin)
-      const at10 = begin + lastingMs(run, elapsedMs, 0.1)
-      const at90 = begin + lastingMs(run, elapsedMs, 0.9)
-      return {
-        key: `${at} ${of}`,
-        begin,
-        elapsedMs,
-        run,
-        at50: begin + lastingMs(run, elapsedMs, 0.5),
-        at10,
-        at90,
-      }
-    })
-  })
-  const byEnd = runs.toSorted((a, b) => a.at50 - b.at50)
-  const ends = new Map(
-    byEnd.map((one, index) => {
-      // Of several that may be done first one will be sooner than is expected of each, and one later.
-      const isRival = (other: typeof one): boolean => other.at10 < one.at90 && other.at90 > one.at10
-      const sooner = byEnd.slice(0, index).filter(isRival).length
-      const rivals = byEnd.filter(isRival).length
-      const share = rivals < 2 ? 0.5 : (sooner + 0.5) / rivals
-      const at = one.begin + lastingMs(one.run, one.elapsedMs, share)
-      return [one.key, { at, own: doubtAround(at, { low: one.at10, middle: at, high: one.at90 }) }]
-    }),
-  )
-  return workers.map((planned, at): Actor => {
-    const { readyAt, ready } = loads[at] ?? { readyAt: now, ready: CERTAIN }
-    const release = { base: ready, own: CERTAIN }
-    return {
-      planned,
-      readyAt,
-      ready: release,
-      release,
-      running: planned.runningSince.map((since, of): Running => {
-        const end = ends.get(`${at} ${of}`)
-        return {
-          since,
-          owner: planned.runningOwners[of] ?? '',
-          doneAt: end === undefined ? Infinity : upcoming(end.at),
-          release: { base: ready, own: end?.own ?? CERTAIN },
-        }
-      }),
-      goneAt: planned.phase === 'ending' ? now + END_MS : Infinity,
-    }
-  })
-}
-
-function created(
-  { presetId, specHash, session, owner }: QueuedTask,
-  claim: PlannedWorker['claim'],
-  id: WorkerId,
-  now: number,
-  loadMs: number,
-  ready: Release,
-): Actor {
-  return {
-    readyAt: now + loadMs,
-    ready,
-    running: [],
-    goneAt: Infinity,
-    release: ready,
-    planned: {
-      id,
-      presetId,
-      specHash,
-      mode: session === null ? 'ONE_OFF' : 'SESSION',
-      phase: 'starting',
-      claim,
-      usedMb: new Map(),
-      owner: session?.isolation === 'owner' ? owner : null,
-      session,
-      runningSince: [],
-      runningOwners: [],
-      retiring: null,
-      startedAt: now,
-      readyAt: null,
-      idleSince: null,
-      tasksServed: 0,
-      affinities: new Map(),
-    },
-  }
-}
-
-/** When something happens next; `null`: nothing that anybody knows of. */
-function nextMoment(actors: ReadonlyMap<WorkerId, Actor>, wakeAt: number | null, now: number): number | null {
-  let next = wakeAt ?? Infinity
-  for (const { planned, readyAt, running, goneAt } of actors.values()) {
-    next = Math.min(next, goneAt)
-    for (const { doneAt } of running) next = Math.min(next, doneAt)
-    if (planned.phase === 'starting') next = Math.min(next, readyAt)
-  }
-  return next === Infinity ? null : Math.max(next, now + 1)
-}
-
-/** What has happened by `now` to the workers; gives those of which something has become free. */
-function pass(actors: Map<WorkerId, Actor>, now: number): readonly Actor[] {
-  const released: Actor[] = []
-  for (const [id, actor] of actors) {
-    if (actor.goneAt <= now) {
-      actors.delete(id)
-      released.push(actor)
-      continue
-    }
-    const done = actor.running.filter(({ doneAt }) => doneAt <= now)
-    const isReady = actor.planned.phase === 'starting' && actor.readyAt <= now
-    if (done.length === 0 && !isReady) continue
-    released.push(actor)
-    actor.release = done[0]?.release ?? actor.ready
-    actor.running = actor.running.filter(({ doneAt }) => doneAt > now)
-    actor.planned = { ...actor.planned, tasksServed: actor.planned.tasksServed + done.length }
-    if (isReady) actor.planned = { ...actor.planned, phase: 'ready', readyAt: actor.readyAt }
-    if (actor.planned.mode === 'ONE_OFF' && actor.running.length === 0 && actor.goneAt === Infinity) {
-      actor.planned = { ...actor.planned, phase: 'ending' }
-      actor.goneAt = now + END_MS
-    }
-    refresh(actor, now)
-  }
-  return released
-}
-
-function refresh(actor: Actor, now: number): void {
-  const { planned, running } = actor
-  actor.planned = {
-    ...planned,
-    runningSince: running.map(({ since }) => since),
-    runningOwners: running.map(({ owner }) => owner),
-    idleSince: running.length === 0 && planned.phase === 'ready' ? now : null,
-  }
 }

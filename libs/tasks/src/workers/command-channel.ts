@@ -1,7 +1,10 @@
 import type { WorkerName } from '../ids.ts'
-import { RunnerError, type RunOrder, type WorkerInput, type WorkerRunner } from '../runner.ts'
+import type { RunOrder, WorkerInput, WorkerRunner } from '../runner.ts'
 
-/** The commands to one session worker: opened when first needed, and again where the connection was closed meanwhile. */
+/**
+ * The commands to one session worker: opened when first needed, and again after a failure. INPUT_CLOSED says that nothing of the command has
+ * left, as after a restart of the engine.
+ */
 export class CommandChannel {
   readonly #runner: Pick<WorkerRunner, 'openInput'>
   readonly #name: WorkerName
@@ -51,9 +54,7 @@ export class CommandChannel {
       await command(await this.#open())
     } catch (error) {
       this.#input = null
-      // Nothing of the command has left: the connection had ended before, as it does when the engine restarts.
-      if (!(error instanceof RunnerError) || error.code !== 'INPUT_CLOSED') throw error
-      await command(await this.#open())
+      throw error
     }
   }
 

@@ -112,6 +112,13 @@ export class Run {
     })
   }
 
+  /** It has not left for the worker after all. */
+  takeBack(): void {
+    this.handedAt = null
+    this.#disarm('ack')
+    this.#disarm('run')
+  }
+
   /** The worker was asked to stop it; `callback` where it has not ended in time. */
   armCancelGrace(ms: number, callback: () => void): void {
     this.#set('cancel', ms, callback)

@@ -465,20 +465,47 @@ export class WorkerLife {
   }
 
   async #handOver(run: Run): Promise<void> {
-    const isWanted = (): boolean => !run.isOver && run.handedAt === null && run.stopReason === null
-    if (!isWanted() || !(await this.#openChannel(run)) || !isWanted()) return
-    const at = this.#context.clock.now()
-    this.#setHanded(run, at)
-    run.armRunTimeout(at)
-    run.armAcknowledgement()
-    try {
-      await this.#channel.run(run.order)
-    } catch (error) {
-      const { logger } = this.#context
-      logger.warn({ err: error, runId: run.id }, 'A task could not be handed to its session worker.')
-      // The worker may have got it all the same, and then says so; what it refuses to read it has not.
-      if (error instanceof RunnerError && error.code !== 'ENGINE_UNAVAILABLE')
-        this.#giveBack(run, `The task could not be handed to its session worker: ${error.message}`)
+    if (run.handedAt !== null || run.stopReason !== null) return
+    const send = (): Promise<void> | null => {
+      if (run.stopReason !== null) return null
+      const at = this.#context.clock.now()
+      this.#setHanded(run, at)
+      run.armRunTimeout(at)
+      run.armAcknowledgement()
+      return this.#channel.run(run.order)
+    }
+    await this.#deliver(run, 'be handed over', send, () => {
+      run.takeBack()
+      this.#handed.delete(run.id)
+    })
+  }
+
+  /**
+   * Sends the worker a command that concerns a run, as soon as it can be reached. What the engine may have delivered is not sent again; what
+   * the worker refuses to read it has not got.
+   */
+  async #deliver(
+    run: Run,
+    what: string,
+    send: () => Promise<void> | null,
+    onUnsent: () => void,
+  ): Promise<void> {
+    const { clock, logger } = this.#context
+    while (await this.#openChannel(run)) {
+      try {
+        await send()
+        return
+      } catch (error) {
+        if (error instanceof RunnerError && error.code === 'INPUT_CLOSED') {
+          onUnsent()
+          await delay(clock, REACH_AGAIN_MS, this.#ended.signal)
+          continue
+        }
+        logger.warn({ err: error, runId: run.id }, `A task of a session worker could not ${what}.`)
+        if (error instanceof RunnerError && error.code !== 'ENGINE_UNAVAILABLE')
+          this.#giveBack(run, `The task could not ${what}: ${error.message}`)
+        return
+      }
     }
   }
 
@@ -486,9 +513,10 @@ export class WorkerLife {
   async #openChannel(run: Run): Promise<boolean> {
     const { clock, reachable } = this.#context
     for (;;) {
+      if (run.isOver || this.#ended.signal.aborted) return false
       try {
         await this.#channel.open()
-        return true
+        return !run.isOver
       } catch (error) {
         if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE') {
           const message = error instanceof Error ? error.message : String(error)
@@ -497,7 +525,6 @@ export class WorkerLife {
         }
         reachable(false, error.message)
         await delay(clock, REACH_AGAIN_MS, this.#ended.signal)
-        if (run.isOver || this.#ended.signal.aborted) return false
       }
     }
   }
@@ -754,18 +781,15 @@ export class WorkerLife {
 
   /** A session worker is asked to stop the one task; if it does not, it ends with all of them. */
   async #cancelRun(run: Run, graceMs: number): Promise<void> {
-    const { logger } = this.#context
-    // The grace begins when the worker can have heard of it.
-    if (!(await this.#openChannel(run)) || run.isOver) return
-    run.armCancelGrace(graceMs, () => {
-      void this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
-      this.#ladder.signal(Math.min(graceMs, LAST_GRACE_MS))
-    })
-    try {
-      await this.#channel.cancel(run.id)
-    } catch (error) {
-      logger.warn({ err: error, runId: run.id }, 'A session worker could not be asked to stop a task.')
+    const send = (): Promise<void> => {
+      // The grace begins when the worker can have heard of it.
+      run.armCancelGrace(graceMs, () => {
+        void this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
+        this.#ladder.signal(Math.min(graceMs, LAST_GRACE_MS))
+      })
+      return this.#channel.cancel(run.id)
     }
+    await this.#deliver(run, 'be stopped', send, () => undefined)
   }
 
   /** Asks a session worker to end by its own protocol first, where it can be expected to heed it. */

@@ -3,16 +3,14 @@ import { describe, expect, test } from 'vitest'
 import type { PlanInput } from '../../src/planner/index.ts'
 import { facts, gpu, gpuId, need, NO_FACTS, part, session } from './situation.ts'
 import {
+  checkDueHolds,
+  checkNobodyIsPassed,
   checkNothingFitsLeft,
   checkOrderDoesNotMatter,
   checkPlan,
   createPatience,
-  live,
-  randomFrom,
-  type World,
-  type WorldChange,
-  type WorldPreset,
-} from './world.ts'
+} from './rules.ts'
+import { live, randomFrom, type World, type WorldChange, type WorldPreset } from './world.ts'
 
 const SCHEDULES = 10_000
 const RULES = { priorityStepMs: 2_000, fairnessStepMs: 500, maxFairnessMs: 5_000, maxPassMs: 3_000 }
@@ -54,7 +52,7 @@ function worldOf(seed: number, kind: Kind, size: { gpus: number; tasks: number; 
               isolation: isOneIn(4) ? 'owner' : 'shared',
             }),
       loadMs,
-      useMb: isShared ? Math.floor(memoryMb * random()) : 3_000,
+      useMb: isShared ? Math.floor(memoryMb * random() * (kind === 'faulty' ? 1.5 : 1)) : 3_000,
       facts: isOneIn(2)
         ? NO_FACTS
         : facts({
@@ -70,11 +68,14 @@ function worldOf(seed: number, kind: Kind, size: { gpus: number; tasks: number; 
     maxWorkers: isOneIn(3) ? 1 + int(3) : 32,
     rules: RULES,
     releaseMs: RELEASE_MS,
+    wanted: kind !== 'faulty' ? [] : presets.map((preset) => ({ preset, count: int(3) })),
     changes:
       kind !== 'faulty'
         ? []
-        : Array.from({ length: int(6) }, (): WorldChange => {
+        : Array.from({ length: int(10) }, (): WorldChange => {
             const change = { at: int(30_000), gpu: int(size.gpus) }
+            if (isOneIn(3)) return { ...change, death: int(4) }
+            if (isOneIn(4)) return { ...change, blocked: isOneIn(2) ? null : 'The engine is away.' }
             return isOneIn(2)
               ? { ...change, foreignMb: int(12_000) }
               : { ...change, unusable: isOneIn(2) ? null : 'It is drained.' }
@@ -122,6 +123,8 @@ function everySchedule(kind: Kind, runs: number, extra: (world: World) => (input
       const told = live(world, (input, made, { foreignMb }) => {
         checkPlan(input, made, foreignMb)
         checkNothingFitsLeft(input, made, foreignMb)
+        checkNobodyIsPassed(input, made, foreignMb)
+        checkDueHolds(input, made)
         if (random() < 0.2) checkOrderDoesNotMatter(input, made, shuffle)
         also(input)
       })
@@ -138,7 +141,7 @@ describe('any schedule', () => {
       return isHopeless(world)
         ? () => undefined
         : (input) => {
-            patience(input, { actions: [], waiting: new Map(), wakeAt: null })
+            patience(input)
           }
     })
   }, 120_000)
@@ -151,12 +154,12 @@ describe('any schedule', () => {
       return isHopeless(world)
         ? () => undefined
         : (input) => {
-            patience(input, { actions: [], waiting: new Map(), wakeAt: null })
+            patience(input)
           }
     })
   }, 120_000)
 
-  test('with GPUs that fail, are drained or are used by others never claims what is not there', () => {
+  test('with GPUs that fail, workers that die and an engine that is away never claims what is not there', () => {
     everySchedule('faulty', SCHEDULES * 0.2, () => () => undefined)
   }, 120_000)
 })

@@ -1,6 +1,4 @@
-import { inOrder } from '../../src/planner/order.ts'
 import {
-  allowedGpus,
   plan,
   type Plan,
   type PlanAction,
@@ -9,7 +7,7 @@ import {
   type PlannedWorker,
   type PlanRules,
   type QueuedTask,
-  type Waiting,
+  type WantedSession,
   type WorkerFacts,
 } from '../../src/planner/index.ts'
 import type { GpuId, TaskId, WorkerId } from '../../src/ids.ts'
@@ -22,7 +20,7 @@ export interface WorldPreset {
   readonly gpus: GpuNeed
   readonly session: SessionOptions | null
   readonly loadMs: number
-  /** What a worker really uses of each of its GPUs; at most what it claims. */
+  /** What a worker really uses of each of its GPUs; more than it claims, too. */
   readonly useMb: number
   /** How the planner is told to know it. */
   readonly facts: WorkerFacts
@@ -37,12 +35,15 @@ export interface WorldTask {
   readonly affinity: string | null
 }
 
-/** Something that changes on a GPU from outside. */
+/** Something that happens from outside. */
 export interface WorldChange {
   readonly at: number
   readonly gpu: number
   readonly foreignMb?: number
   readonly unusable?: string | null
+  /** One of the workers dies; its tasks are tried again. */
+  readonly death?: number
+  readonly blocked?: string | null
 }
 
 export interface World {
@@ -51,6 +52,8 @@ export interface World {
   readonly changes: readonly WorldChange[]
   readonly maxWorkers: number
   readonly rules: PlanRules
+  /** Presets whose session workers are wanted though nobody asks, and how many of each. */
+  readonly wanted?: readonly { readonly preset: WorldPreset; readonly count: number }[]
   /** From a worker's end until its memory is seen free. */
   readonly releaseMs: number
 }
@@ -88,9 +91,15 @@ interface Actor {
     readonly since: number
     doneAt: number | null
     readonly runMs: number
+    readonly given: WorldTask
+    readonly queued: QueuedTask
   }[]
   readonly affinities: Map<string, number>
 }
+
+/** Sessions that are wanted come and go for ever. */
+const LONGEST_LIFE_MS = 600_000
+const RETRY_MS = 700
 
 /** Carries out plans in virtual time until nothing happens any more. `observe` sees each plan before it is carried out, and may throw. */
 export function live(
@@ -102,12 +111,29 @@ export function live(
   learned: Learned | null = null,
 ): Told {
   let now = NOW
+  let blocked: string | null = null
+  const wanted = (world.wanted ?? []).flatMap(({ preset, count }): WantedSession[] =>
+    preset.session === null
+      ? []
+      : [
+          {
+            presetId: presetId(preset.name),
+            specHash: hashOf(preset),
+            gpus: preset.gpus,
+            session: preset.session,
+            count,
+            notBefore: 0,
+          },
+        ],
+  )
   const gpus = new Map(world.gpus.map((there) => [there.id, there]))
   const foreignMb = new Map(world.gpus.map(({ id }) => [id, 0]))
   const queue = new Map<TaskId, { readonly task: QueuedTask; readonly given: WorldTask }>()
   const actors = new Map<WorkerId, Actor>()
   const startedAt = new Map<TaskId, number>()
-  const facts = new Map(world.tasks.map(({ preset }) => [hashOf(preset), preset.facts]))
+  const facts = new Map(
+    [...world.tasks, ...(world.wanted ?? [])].map(({ preset }) => [hashOf(preset), preset.facts]),
+  )
   const arrivals = world.tasks
     .map((given, index) => ({ given, index }))
     .sort((a, b) => a.given.at - b.given.at)
@@ -118,7 +144,7 @@ export function live(
     arrive()
     const wakeAt = settle()
     const next = nextMoment(wakeAt)
-    if (next === Infinity) break
+    if (next === Infinity || (wanted.length > 0 && next > NOW + LONGEST_LIFE_MS)) break
     now = next
   }
   return { startedAt, waitMs, loads, evictions, plans, endedAt: now }
@@ -144,8 +170,19 @@ export function live(
       if (there === undefined) continue
       if (change.foreignMb !== undefined) foreignMb.set(there.id, change.foreignMb)
       if (change.unusable !== undefined) gpus.set(there.id, { ...there, unusable: change.unusable })
+      if (change.blocked !== undefined) blocked = change.blocked
+      if (change.death !== undefined) die([...actors.values()][change.death])
     }
     for (const actor of actors.values()) pass(actor)
+  }
+
+  function die(actor: Actor | undefined): void {
+    if (actor === undefined || actor.endingAt !== null) return
+    actor.endingAt = now
+    for (const { id, given, queued } of actor.running.splice(0)) {
+      startedAt.delete(id)
+      queue.set(id, { given, task: { ...queued, queuedAt: now, retryAt: now + RETRY_MS } })
+    }
   }
 
   function pass(actor: Actor): void {
@@ -196,6 +233,12 @@ export function live(
       if (action.forTask !== null) evictions += 1
       return
     }
+    if (action.kind === 'start' && action.taskId === null) {
+      const preset = world.wanted?.find((one) => presetId(one.preset.name) === action.presetId)?.preset
+      if (preset === undefined) throw new Error('A start of what is not wanted.')
+      begun(preset, action.claim, null)
+      return
+    }
     const taken = action.taskId === null ? undefined : queue.get(action.taskId)
     if (taken === undefined) throw new Error('A start of what is not queued.')
     queue.delete(taken.task.id)
@@ -205,24 +248,12 @@ export function live(
       since: now,
       doneAt: null,
       runMs: taken.given.runMs,
+      given: taken.given,
+      queued: taken.task,
     }
     if (action.kind === 'start') {
-      workerCount += 1
-      loads += 1
-      const id = `worker-${String(workerCount).padStart(4, '0')}` as WorkerId
-      actors.set(id, {
-        id,
-        preset: taken.given.preset,
-        claim: action.claim,
-        startedAt: now,
-        owner: taken.task.session?.isolation === 'owner' ? taken.task.owner : null,
-        readyAt: null,
-        endingAt: null,
-        idleSince: null,
-        served: 0,
-        running: [running],
-        affinities: new Map(),
-      })
+      const owner = taken.task.session?.isolation === 'owner' ? taken.task.owner : null
+      begun(taken.given.preset, action.claim, owner).running.push(running)
       return
     }
     const actor = known(action.workerId)
@@ -230,6 +261,18 @@ export function live(
     actor.idleSince = null
     if (taken.task.affinity !== null) actor.affinities.set(taken.task.affinity, now)
     if (actor.readyAt !== null) begin(actor, running)
+  }
+
+  function begun(preset: WorldPreset, claim: PlannedWorker['claim'], owner: string | null): Actor {
+    workerCount += 1
+    loads += 1
+    const id = `worker-${String(workerCount).padStart(4, '0')}` as WorkerId
+    const actor: Actor = {
+      ...{ id, preset, claim, owner, startedAt: now, served: 0, running: [], affinities: new Map() },
+      ...{ readyAt: null, endingAt: null, idleSince: null },
+    }
+    actors.set(id, actor)
+    return actor
   }
 
   function known(id: WorkerId): Actor {
@@ -270,11 +313,16 @@ export function live(
             .filter(({ claim }) => claim.gpuIds.includes(there.id))
             .reduce((sum, actor) => sum + usedBy(actor), 0),
       })),
-      wanted: [],
-      inForce: new Map(world.tasks.map(({ preset }) => [presetId(preset.name), hashOf(preset)])),
+      wanted,
+      inForce: new Map(
+        [...world.tasks, ...(world.wanted ?? [])].map(({ preset }) => [
+          presetId(preset.name),
+          hashOf(preset),
+        ]),
+      ),
       factsOf: (hash) => learned?.factsOf(hash) ?? facts.get(hash) ?? NO_FACTS,
       maxWorkers: world.maxWorkers,
-      blocked: null,
+      blocked,
       rules: world.rules,
     }
   }
@@ -298,139 +346,6 @@ export function live(
 
 function hashOf({ name }: WorldPreset): string {
   return `hash of ${name}`
-}
-
-/** Throws where a plan breaks a rule that holds for each plan by itself. */
-export function checkPlan(input: PlanInput, made: Plan, foreignMb: ReadonlyMap<GpuId, number>): void {
-  const queued = new Map([...input.queue].map((there) => [there.id, there]))
-  const seen = new Set<TaskId>()
-  const claims = input.workers.map(({ claim, usedMb }) => ({ claim, usedMb }))
-  const assigned = new Map<WorkerId, number>()
-  for (const action of made.actions) {
-    if (action.kind !== 'end' && action.taskId !== null) {
-      check(!seen.has(action.taskId), `task ${action.taskId} is given away twice`)
-      check(queued.has(action.taskId), `task ${action.taskId} is not queued`)
-      seen.add(action.taskId)
-    }
-    if (action.kind === 'start') {
-      const asked = queued.get(action.taskId ?? ('' as TaskId))
-      const { gpuIds, memoryMb } = action.claim
-      check(
-        asked === undefined || gpuIds.length === asked.gpus.count,
-        'a claim of another size than the need',
-      )
-      check(new Set(gpuIds).size === gpuIds.length, 'a GPU twice in one claim')
-      for (const id of gpuIds) {
-        const there = input.gpus.find((candidate) => candidate.id === id)
-        check(there !== undefined && there.unusable === null, `${id} gets nothing new`)
-        check(asked?.gpus.ids?.includes(id) ?? true, `${id} is not allowed`)
-        const others = claims.filter(({ claim }) => claim.gpuIds.includes(id))
-        if (memoryMb === null) check(others.length === 0, `${id} has somebody beside an exclusive claim`)
-        check(!others.some(({ claim }) => claim.memoryMb === null), `${id} is held by an exclusive claim`)
-        const taken = others.reduce(
-          (sum, { claim, usedMb }) => sum + Math.max(claim.memoryMb ?? 0, usedMb.get(id) ?? 0),
-          0,
-        )
-        check(
-          memoryMb === null || taken + memoryMb + (foreignMb.get(id) ?? 0) <= there.memoryTotalMb,
-          `${id} is over its capacity`,
-        )
-      }
-      claims.push({ claim: action.claim, usedMb: new Map() })
-    } else if (action.kind === 'assign') {
-      assigned.set(action.workerId, (assigned.get(action.workerId) ?? 0) + 1)
-    } else {
-      const ended = input.workers.find(({ id }) => id === action.workerId)
-      check(ended?.phase === 'ready' && ended.runningSince.length === 0, 'one that is busy is ended')
-      check(!assigned.has(action.workerId), 'one that was given a task is ended')
-      if (action.forTask === null) continue
-      check(ended.session?.pinned === false, 'a pinned one is evicted')
-      check(
-        (ended.readyAt ?? Infinity) + ended.session.minResidencyMs <= input.now,
-        'one is evicted too early',
-      )
-    }
-  }
-  check(claims.length <= input.maxWorkers, 'more workers than places')
-  for (const { id, session, runningSince, tasksServed, phase } of input.workers) {
-    const given = assigned.get(id) ?? 0
-    if (given === 0) continue
-    check(phase !== 'ending', 'a task for one that ends')
-    check(runningSince.length + given <= (session?.maxConcurrency ?? 0), 'more tasks than slots')
-    check(tasksServed + runningSince.length + given <= (session?.maxTasks ?? Infinity), 'too many tasks')
-  }
-  for (const id of queued.keys()) {
-    const waits = made.waiting.has(id)
-    check(seen.has(id) ? !waits : waits, `${id} neither starts nor waits, or both`)
-  }
-}
-
-/** Throws where a one-off task waits for which there is room that is held back for nobody. */
-export function checkNothingFitsLeft(
-  input: PlanInput,
-  made: Plan,
-  foreignMb: ReadonlyMap<GpuId, number>,
-): void {
-  if (made.actions.length > 0 || input.workers.length >= input.maxWorkers) return
-  const isHolding = ({ kind, reason }: Waiting): boolean => kind === 'release' || reason.includes('held back')
-  if ([...made.waiting.values()].some(isHolding)) return
-  for (const queued of input.queue) {
-    if (queued.session !== null) continue
-    const { gpus, specHash } = queued
-    const learned = input.factsOf(specHash).learnedMemoryMb ?? 0
-    const least = Math.max(learned, gpus.memoryMb ?? 0)
-    const isPart = gpus.share === 'shared' && least > 0
-    const free = allowedGpus(gpus, input.gpus).filter(({ id, unusable, memoryTotalMb }) => {
-      const others = input.workers.filter(({ claim }) => claim.gpuIds.includes(id))
-      const room = memoryTotalMb - (foreignMb.get(id) ?? 0)
-      if (unusable !== null || least > room) return false
-      if (!isPart) return others.length === 0
-      if (others.some(({ claim }) => claim.memoryMb === null)) return false
-      const taken = others.reduce(
-        (sum, { claim, usedMb }) => sum + Math.max(claim.memoryMb ?? 0, usedMb.get(id) ?? 0),
-        0,
-      )
-      return taken + least <= room
-    })
-    check(free.length < Number(gpus.count), `${queued.id} waits though there is room for it`)
-  }
-}
-
-/** Throws where the plan of the same input in another order is another plan. */
-export function checkOrderDoesNotMatter(
-  input: PlanInput,
-  made: Plan,
-  shuffle: <T>(items: readonly T[]) => T[],
-): void {
-  const again = plan({
-    ...input,
-    queue: shuffle([...input.queue]),
-    workers: shuffle(input.workers),
-    gpus: shuffle(input.gpus),
-  })
-  check(told(again) === told(made), `another plan:\n${told(again)}\n${told(made)}`)
-}
-
-function told({ actions, waiting, wakeAt }: Plan): string {
-  return JSON.stringify([actions, [...waiting], wakeAt])
-}
-
-/** Watches how long the first task of the queue stays there; throws where it is longer than the bound. */
-export function createPatience(boundMs: number): (input: PlanInput, made: Plan) => void {
-  let first: { readonly id: TaskId; readonly since: number } | null = null
-  return (input) => {
-    const id = inOrder(input)[0]?.id
-    if (id === undefined) {
-      first = null
-      return
-    }
-    if (first?.id !== id) first = { id, since: input.now }
-    check(input.now - first.since <= boundMs, `${id} has been first for ${input.now - first.since} ms`)
-  }
-}
-
-function check(holds: boolean, otherwise: string): asserts holds {
-  if (!holds) throw new Error(otherwise)
 }
 
 /** Numbers from 0 up to 1, evenly spread and the same for the same seed (Mulberry32). */
