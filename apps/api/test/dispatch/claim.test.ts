@@ -119,6 +119,11 @@ describe('a task that is being given to a session', () => {
   })
 })
 
+const MODES = [
+  ['of a session', session],
+  ['one-off', oneOff],
+] as const
+
 describe('a task that an earlier process gave to a worker which has ended', () => {
   /** A task in the store as such a process leaves it: STARTING, its worker EXITED. */
   async function leave(stage: Stage, kind: string): Promise<TaskId> {
@@ -141,7 +146,7 @@ describe('a task that an earlier process gave to a worker which has ended', () =
     return id
   }
 
-  test.each([session, oneOff])('is tried again where its policy says so ($name)', async (preset) => {
+  test.each(MODES)('is tried again where its policy says so (%s)', async (_mode, preset) => {
     const retry = { maxAttempts: 2, backoffMs: 0, on: ['engine'] as const }
     await using stage = await Stage.open({ presets: [preset('one', { gpus: NO_GPU, retry })], maxWorkers: 0 })
     const id = await leave(stage, 'one')
@@ -155,7 +160,7 @@ describe('a task that an earlier process gave to a worker which has ended', () =
     ])
   })
 
-  test.each([session, oneOff])('is LOST otherwise ($name)', async (preset) => {
+  test.each(MODES)('is LOST otherwise (%s)', async (_mode, preset) => {
     const retry = { maxAttempts: 1, on: [] }
     await using stage = await Stage.open({ presets: [preset('one', { gpus: NO_GPU, retry })], maxWorkers: 0 })
     const id = await leave(stage, 'one')

@@ -16,6 +16,11 @@ import { Deferred } from './deferred.ts'
 /** One event as a worker prints it. */
 export type Said = Readonly<Record<string, unknown>> & { readonly event: string }
 
+/** A piece of text, of a run or without a name. */
+export function delta(text: string, run?: Pick<RunOrder, 'runId'>): Said {
+  return { event: 'text_delta', delta: text, ...(run !== undefined && { task_id: run.runId }) }
+}
+
 export type Command =
   | { readonly kind: 'run'; readonly order: RunOrder }
   | { readonly kind: 'cancel'; readonly runId: string }

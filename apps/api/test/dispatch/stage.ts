@@ -243,6 +243,11 @@ export class Stage implements AsyncDisposable {
     return (await this.said(id, 'status')).map(({ taskStatus }) => taskStatus)
   }
 
+  /** Its output text. */
+  async text(id: TaskId): Promise<string | null> {
+    return (await this.store.output(id)).text
+  }
+
   // ----------------------------------------------------------------------------------------------------------------- workers
 
   /** The worker that was made as the `n`th, once it was. */
@@ -283,6 +288,11 @@ export class Stage implements AsyncDisposable {
   /** As the dispatcher tells of it; `undefined`: it has gone. */
   live(id: string): LiveWorker | undefined {
     return this.dispatcher.workers().find((worker) => worker.id === id)
+  }
+
+  /** What it said outside of tasks, and what became of it. */
+  async workerLog({ order }: ScriptedWorker): Promise<readonly TaskEventBody[]> {
+    return (await this.store.workerLog(order.workerId, 0, 1_000)).map(({ body }) => body)
   }
 
   /** Waits until no worker is there any more and the GPUs are free. */

@@ -148,15 +148,15 @@ describe('an engine in trouble', () => {
     expect(stage.runner.removed).toContain(worker.name)
   })
 
-  test.each([oneOff, session])(
-    'that knows nothing of a worker any more: its task is LOST',
-    async (preset) => {
-      await using stage = await Stage.open({ presets: [preset('one', { gpus: NO_GPU, retry: { on: [] } })] })
-      const id = await stage.submit('one')
-      const worker = await stage.worker()
-      if (worker.order.run === null) await stage.handed(worker)
-      worker.lose()
-      expect(await stage.reached(id, 'FAILED')).toMatchObject({ error: { code: 'LOST' } })
-    },
-  )
+  test.each([
+    ['a one-off worker', oneOff],
+    ['a session', session],
+  ] as const)('that knows nothing of %s any more: its task is LOST', async (_what, preset) => {
+    await using stage = await Stage.open({ presets: [preset('one', { gpus: NO_GPU, retry: { on: [] } })] })
+    const id = await stage.submit('one')
+    const worker = await stage.worker()
+    if (worker.order.run === null) await stage.handed(worker)
+    worker.lose()
+    expect(await stage.reached(id, 'FAILED')).toMatchObject({ error: { code: 'LOST' } })
+  })
 })

@@ -1,7 +1,7 @@
-import { RunnerError, type TaskEventBody, type TaskId } from '@gpu-service/tasks'
+import type { TaskId } from '@gpu-service/tasks'
 import { describe, expect, test } from 'vitest'
 import { Deferred } from './deferred.ts'
-import type { Said, ScriptedWorker } from './scripted-worker.ts'
+import { delta, type Said } from './scripted-worker.ts'
 import { eventually, NO_GPU, session, Stage, type SpecChange } from './stage.ts'
 
 const open = (change: SpecChange = {}): Promise<Stage> =>
@@ -9,18 +9,6 @@ const open = (change: SpecChange = {}): Promise<Stage> =>
 
 const ALONE: SpecChange = { session: { maxWorkers: 1 } }
 const PAIR: SpecChange = { session: { maxWorkers: 1, maxConcurrency: 2 }, retry: { on: [] } }
-
-const delta = (text: string, task?: { readonly runId: string }): Said => ({
-  event: 'text_delta',
-  delta: text,
-  ...(task !== undefined && { task_id: task.runId }),
-})
-
-async function workerLog(stage: Stage, worker: ScriptedWorker): Promise<readonly TaskEventBody[]> {
-  return (await stage.store.workerLog(worker.order.workerId, 0, 1_000)).map(({ body }) => body)
-}
-
-const textOf = async (stage: Stage, id: TaskId): Promise<string | null> => (await stage.store.output(id)).text
 
 describe('what a session says without naming a task', () => {
   test.each(['in the same breath', 'before the next task is given to it'])(
@@ -43,9 +31,9 @@ describe('what a session says without naming a task', () => {
       worker.say(delta('mine', second))
       worker.finish(second)
       await stage.reached(bobs, 'COMPLETED')
-      expect(await textOf(stage, adas)).toBe('done')
-      expect(await textOf(stage, bobs)).toBe('mine')
-      expect(await workerLog(stage, worker)).toContainEqual({ type: 'text_delta', delta: 'SECRET OF ADA' })
+      expect(await stage.text(adas)).toBe('done')
+      expect(await stage.text(bobs)).toBe('mine')
+      expect(await stage.workerLog(worker)).toContainEqual({ type: 'text_delta', delta: 'SECRET OF ADA' })
     },
   )
 
@@ -64,10 +52,10 @@ describe('what a session says without naming a task', () => {
       worker.opening = opening.promise
       const id = await stage.submit('warm')
       await stage.reached(id, 'STARTING')
-      const before = (await workerLog(stage, worker)).length
+      const before = (await stage.workerLog(worker)).length
       worker.say(said)
       await eventually(async () => {
-        expect((await workerLog(stage, worker)).length).toBeGreaterThan(before)
+        expect((await stage.workerLog(worker)).length).toBeGreaterThan(before)
       })
       expect(await stage.statuses(id)).toEqual(['QUEUED', 'STARTING'])
       opening.resolve(undefined)
@@ -77,7 +65,7 @@ describe('what a session says without naming a task', () => {
       const second = await stage.worker(2)
       second.finish(await stage.handed(second))
       expect(await stage.reached(id, 'COMPLETED')).toMatchObject({ attempt: 2 })
-      expect(await textOf(stage, id)).toBeNull()
+      expect(await stage.text(id)).toBeNull()
       expect(await stage.store.attempts(id)).toMatchObject([{ error: { code: 'UNACKNOWLEDGED' } }, {}])
     },
   )
@@ -102,10 +90,10 @@ describe('what a session says without naming a task', () => {
     const worker = await stage.warm('warm')
     const id = await stage.submit('warm')
     const run = await stage.handed(worker)
-    const before = (await workerLog(stage, worker)).length
+    const before = (await stage.workerLog(worker)).length
     worker.ready()
     await eventually(async () => {
-      expect((await workerLog(stage, worker)).length).toBe(before + 1)
+      expect((await stage.workerLog(worker)).length).toBe(before + 1)
     })
     expect(await stage.task(id)).toMatchObject({ status: 'STARTING', runningAt: null })
     worker.take(run)
@@ -126,7 +114,7 @@ describe('what a session says without naming a task', () => {
     })
     worker.say({ event: 'finish', status: 'completed' })
     await stage.reached(id, 'COMPLETED')
-    expect(await textOf(stage, id)).toBe('ab')
+    expect(await stage.text(id)).toBe('ab')
   })
 
   test('while it works on two tasks is a fault of both and the output of none', async () => {
@@ -139,129 +127,9 @@ describe('what a session says without naming a task', () => {
     for (const run of runs) worker.finish(run)
     for (const id of ids) {
       await stage.reached(id, 'COMPLETED')
-      expect(await textOf(stage, id)).toBeNull()
+      expect(await stage.text(id)).toBeNull()
       expect(await stage.said(id, 'fault')).toMatchObject([{ kind: 'AMBIGUOUS_TASK' }])
     }
-  })
-})
-
-describe('a task that is handed to a session', () => {
-  const DEAF: SpecChange = { timeouts: { ackMs: 30_000 } }
-
-  test('is RUNNING with the first word of it', async () => {
-    await using stage = await open()
-    const worker = await stage.warm('warm')
-    const id = await stage.submit('warm')
-    const run = await stage.handed(worker)
-    expect(run).toEqual({ runId: `${id}.1`, attempt: 1, input: { prompt: 'Hello' } })
-    expect((await stage.task(id)).status).toBe('STARTING')
-    worker.say({ event: 'progress', completed: 0, total: 4, task_id: run.runId })
-    await stage.reached(id, 'RUNNING')
-    worker.finish(run)
-    await stage.reached(id, 'COMPLETED')
-    expect(await stage.statuses(id)).toEqual(['QUEUED', 'STARTING', 'RUNNING', 'COMPLETED'])
-  })
-
-  /** The first session is given up, the second one does the task. */
-  async function doneByAnother(stage: Stage, id: TaskId): Promise<void> {
-    const second = await stage.worker(2)
-    second.finish(await stage.handed(second))
-    expect(await stage.reached(id, 'COMPLETED')).toMatchObject({ attempt: 2 })
-    expect(await stage.store.attempts(id)).toMatchObject([
-      {
-        status: 'FAILED',
-        failureClass: 'unacknowledged',
-        error: { code: 'UNACKNOWLEDGED' },
-        runningAt: null,
-      },
-      { status: 'COMPLETED', failureClass: null },
-    ])
-    const [first] = stage.runner.workers
-    await eventually(() => {
-      stage.clock.advance(500)
-      expect(first?.isRunning).toBe(false)
-    })
-  }
-
-  test('goes to another one where it is not acknowledged in time, which is not before', async () => {
-    await using stage = await open(DEAF)
-    const worker = await stage.warm('warm')
-    const id = await stage.submit('warm')
-    await stage.handed(worker)
-    stage.clock.advance(29_999)
-    await stage.planned()
-    expect((await stage.task(id)).status).toBe('STARTING')
-    stage.clock.advance(1)
-    await doneByAnother(stage, id)
-  })
-
-  test('goes to another one where it answers for a task that it was never given', async () => {
-    await using stage = await open(DEAF)
-    const worker = await stage.warm('warm')
-    const id = await stage.submit('warm')
-    await stage.handed(worker)
-    worker.say(delta('not mine', { runId: 'somebody-elses.1' }))
-    await doneByAnother(stage, id)
-    expect(await textOf(stage, id)).toBeNull()
-    expect(await workerLog(stage, worker)).toContainEqual(
-      expect.objectContaining({ type: 'fault', kind: 'FOREIGN_TASK' }),
-    )
-  })
-
-  test.each(['NOT_FOUND', 'ENGINE_REFUSED'] as const)(
-    'goes to another one at once where its stdin is refused (%s)',
-    async (code) => {
-      await using stage = await open(DEAF)
-      const worker = await stage.warm('warm')
-      worker.refusals.push(new RunnerError(code, 'No such stdin.'))
-      const id = await stage.submit('warm')
-      await doneByAnother(stage, id)
-      expect(worker.runs).toEqual([])
-      expect((await stage.store.attempts(id))[0]?.error?.message).toContain('No such stdin.')
-    },
-  )
-
-  test('is handed over again on a new connection where the old one was closed', async () => {
-    await using stage = await open(DEAF)
-    const worker = await stage.warm('warm')
-    worker.refusals.push(new RunnerError('INPUT_CLOSED', 'The connection had ended.'))
-    const id = await stage.submit('warm')
-    worker.finish(await stage.handed(worker))
-    expect(await stage.reached(id, 'COMPLETED')).toMatchObject({ attempt: 1 })
-    expect(worker.runs).toHaveLength(1)
-  })
-
-  test('may have been taken where the engine went away, and is waited for', async () => {
-    await using stage = await open(DEAF)
-    const worker = await stage.warm('warm')
-    worker.refusals.push(new RunnerError('ENGINE_UNAVAILABLE', 'The engine is away.'))
-    const id = await stage.submit('warm')
-    await eventually(() => {
-      expect(worker.refusals).toEqual([])
-    })
-    worker.finish({ runId: `${id}.1`, attempt: 1, input: null })
-    expect(await stage.reached(id, 'COMPLETED')).toMatchObject({ attempt: 1 })
-  })
-
-  test('and is acknowledged too late by the first one is done by the second alone', async () => {
-    await using stage = await open({ timeouts: { ackMs: 1_000, stopGraceMs: 60_000 } })
-    const worker = await stage.warm('warm')
-    worker.heedsShutdown = false
-    const id = await stage.submit('warm')
-    const run = await stage.handed(worker)
-    stage.clock.advance(1_000)
-    const second = await stage.worker(2)
-    const again = await stage.handed(second)
-    worker.say(delta('too late', run))
-    worker.finish(run)
-    await eventually(async () => {
-      expect((await workerLog(stage, worker)).filter(({ type }) => type === 'fault')).toHaveLength(2)
-    })
-    second.say(delta('in time', again))
-    second.finish(again)
-    await stage.reached(id, 'COMPLETED')
-    expect(await textOf(stage, id)).toBe('in time')
-    worker.exit()
   })
 })
 
@@ -281,9 +149,9 @@ describe('what a session says of its tasks', () => {
     worker.finish(next)
     await stage.reached(second, 'COMPLETED')
     expect(await stage.task(first)).toMatchObject({ status: 'COMPLETED' })
-    expect([await textOf(stage, first), await textOf(stage, second)]).toEqual([null, null])
+    expect([await stage.text(first), await stage.text(second)]).toEqual([null, null])
     for (const id of [first, second]) expect(await stage.said(id, 'fault')).toEqual([])
-    const faults = (await workerLog(stage, worker)).filter(({ type }) => type === 'fault')
+    const faults = (await stage.workerLog(worker)).filter(({ type }) => type === 'fault')
     expect(faults).toMatchObject([{ kind: 'AFTER_FINISH' }, { kind: 'AFTER_FINISH' }])
     expect(stage.live(worker.order.workerId)).toMatchObject({ status: 'READY' })
   })
@@ -321,7 +189,7 @@ describe('what a session says of its tasks', () => {
     })
     for (const id of ids) {
       await stage.reached(id, 'COMPLETED')
-      expect(await textOf(stage, id)).toBe(words.map((word, at) => `${at}:${word} `).join(''))
+      expect(await stage.text(id)).toBe(words.map((word, at) => `${at}:${word} `).join(''))
       const events = await stage.events(id)
       expect(events.map(({ seq }) => seq)).toEqual(events.map((_, at) => at + 1))
     }

@@ -31,6 +31,8 @@ const RETRY_PLAN_MS = 250
 const OUTLOOK_MS = 250
 /** In longer queues no estimates are made unasked. */
 const MAX_ESTIMATED_QUEUE = 200
+/** A forecast costs as much as many plans. */
+const PREDICT_EVERY_MS = 1_000
 
 export type StartAction = Extract<PlanAction, { kind: 'start' }>
 export type AssignAction = Extract<PlanAction, { kind: 'assign' }>
@@ -69,6 +71,7 @@ export class PlanLoop {
   #plan: Plan = { actions: [], waiting: new Map(), wakeAt: null }
   #outlook: { readonly version: number; readonly outlook: Outlook } | null = null
   #wake: Disposable | null = null
+  #predictedAt = 0
   #turn: Promise<unknown> = Promise.resolve()
 
   constructor(options: PlanLoopOptions) {
@@ -183,7 +186,6 @@ export class PlanLoop {
     this.#plan = outlook.plan
     this.#outlook = { version, outlook }
     this.#armWake(now)
-    this.#predict(outlook)
     const { actions } = this.#plan
     for (const action of actions)
       if (action.kind === 'end') void pool.get(action.workerId)?.end(action.reason)
@@ -193,6 +195,7 @@ export class PlanLoop {
     if (claiming.length > 0) await this.#claim(claiming)
     for (const action of actions)
       if (action.kind === 'start' && action.taskId === null) await this.#prewarm(action)
+    this.#predict(outlook)
   }
 
   #armWake(now: number): void {
@@ -208,8 +211,10 @@ export class PlanLoop {
 
   /** Estimates are made though nobody asked, so that it is known how good they are. */
   #predict(outlook: Outlook): void {
-    const { queue, calibration } = this.#options
-    if (queue.size > MAX_ESTIMATED_QUEUE) return
+    const { queue, calibration, clock } = this.#options
+    const now = clock.now()
+    if (queue.size > MAX_ESTIMATED_QUEUE || now - this.#predictedAt < PREDICT_EVERY_MS) return
+    this.#predictedAt = now
     for (const id of outlook.plan.waiting.keys()) {
       if (calibration.isPredicted(id)) continue
       const estimate = outlook.estimate(id)

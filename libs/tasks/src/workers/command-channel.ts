@@ -53,7 +53,7 @@ export class CommandChannel {
     try {
       await command(await this.#open())
     } catch (error) {
-      this.#input = null
+      this.detach()
       throw error
     }
   }

@@ -327,6 +327,7 @@ export class WorkerLife {
     this.#retiring ??= reason
     this.#forced ||= force
     const endReason = this.#retiring
+    if (isNew) this.#writeOwn('warning', endReason)
     const patch: WorkerPatch = { endReason, ...(force && { status: 'STOPPING' }) }
     if (force || this.#runs.size === 0) this.#shutDown()
     this.#changed()
@@ -676,9 +677,13 @@ export class WorkerLife {
     this.#retiring = endText(end)
     const { id, presetId } = this.#worker
     logger.warn({ workerId: id, presetId, reason: this.#retiring }, 'A session worker ended by itself.')
-    const line = this.#retiring
+    this.#writeOwn('error', this.#retiring)
+  }
+
+  /** A word of the service's own in the worker's log. */
+  #writeOwn(level: string, line: string): void {
     this.#writer.aside(this.#context.clock.now(), () => {
-      this.#writer.writeWorker({ type: 'log', stream: 'STDERR', level: 'error', line })
+      this.#writer.writeWorker({ type: 'log', stream: 'STDERR', level, line })
     })
   }
 

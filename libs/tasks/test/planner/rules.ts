@@ -80,7 +80,6 @@ export function checkNothingFitsLeft(
 ): void {
   if (made.actions.length > 0 || input.workers.length >= input.maxWorkers || input.blocked !== null) return
   if (input.queue.length === 0) return
-  const held = heldBack(input)
   for (const queued of input.queue) {
     if ((queued.retryAt ?? 0) > input.now || mayBeServed(input, queued)) continue
     const { gpus } = queued
@@ -88,7 +87,7 @@ export function checkNothingFitsLeft(
     const free = allowedGpus(gpus, input.gpus).filter(({ id, unusable, memoryTotalMb }) => {
       const others = input.workers.filter(({ claim }) => claim.gpuIds.includes(id))
       const room = memoryTotalMb - (foreignMb.get(id) ?? 0)
-      if (unusable !== null || least > room || (held.get(id)?.length ?? 0) > 0) return false
+      if (unusable !== null || least > room) return false
       if (!isPart) return others.length === 0
       if (others.some(({ claim }) => claim.memoryMb === null)) return false
       const taken = others.reduce(
@@ -97,7 +96,10 @@ export function checkNothingFitsLeft(
       )
       return taken + least <= room
     })
-    check(free.length < Number(gpus.count), `${queued.id} waits though there is room for it`)
+    if (free.length < Number(gpus.count)) continue
+    const held = heldBack(input)
+    const left = free.filter(({ id }) => held.get(id)?.length === 0)
+    check(left.length < Number(gpus.count), `${queued.id} waits though there is room for it`)
   }
 }
 
@@ -203,7 +205,7 @@ export function createPatience(boundMs: number): (input: PlanInput) => void {
     for (const [at, id] of ids.entries()) {
       const wait = waits.get(id) ?? { since: input.now, before: new Set() }
       waits.set(id, wait)
-      for (const other of ids.slice(0, at)) wait.before.add(other)
+      for (let before = 0; before < at; before += 1) wait.before.add(ids[before] ?? id)
       const waitedMs = input.now - wait.since
       check(waitedMs <= boundMs * (1 + wait.before.size), `${id} has waited for ${waitedMs} ms`)
     }

@@ -15,7 +15,8 @@ import {
   taskId,
   worker,
 } from './situation.ts'
-import { checkPlan, live, randomFrom, type WorldPreset, type WorldTask } from './world.ts'
+import { checkPlan } from './rules.ts'
+import { live, randomFrom, type WorldPreset, type WorldTask } from './world.ts'
 
 const LONG_AGO = NOW - 40_000
 const on = (index: number): PlannedWorker['claim'] => ({ gpuIds: [gpuId(index)], memoryMb: null })
