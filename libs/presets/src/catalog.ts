@@ -100,6 +100,8 @@ class FileCatalog implements PresetCatalog {
     const input = checkedInput(loaded, request.input, issues)
     if (issues.length > 0) return { status: 'invalid-input', issues }
 
+    // One spec for all tasks that ask for nothing of their own: what is worked out from it is worked out once.
+    if (request.gpuIds === null && request.timeoutMs === null) return { status: 'resolved', spec, input }
     const gpus = { ...spec.gpus, ids: gpuIds }
     const timeouts = { ...spec.timeouts, runMs: request.timeoutMs ?? spec.timeouts.runMs }
     return { status: 'resolved', spec: deepFrozen({ ...spec, gpus, timeouts }), input }

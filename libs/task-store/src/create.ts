@@ -1,4 +1,4 @@
-import type { CreatedTask, CreateResult, NewTask } from '@gpu-service/tasks'
+import type { CreatedTask, CreateResult, NewTask, WorkerSpec } from '@gpu-service/tasks'
 import { insertEvents } from './chunk.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
@@ -68,13 +68,24 @@ function keyOf({ owner, idempotencyKey }: Pick<NewTask, 'owner' | 'idempotencyKe
   return idempotencyKey === null ? null : JSON.stringify([plain(owner), plain(idempotencyKey)])
 }
 
+/** Specs are frozen, and most tasks of a preset share one. */
+const specTexts = new WeakMap<WorkerSpec, string>()
+
+function specText(spec: WorkerSpec): string {
+  const known = specTexts.get(spec)
+  if (known !== undefined) return known
+  const text = JSON.stringify(spec)
+  specTexts.set(spec, text)
+  return text
+}
+
 /** The columns of a new task; the others are null. */
 function newColumns(task: NewTask) {
   const { id, owner, presetId, spec, input, labels, priority, idempotencyKey, requestHash, affinity, asked } =
     task
   return {
     ...{ id, owner: plain(owner), presetId, priority, requestHash, retryOf: task.retryOf },
-    ...{ spec: JSON.stringify(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
+    ...{ spec: specText(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
     ...{ idempotencyKey: plain(idempotencyKey), affinity: plain(affinity) },
     askedTimeoutMs: asked.timeoutMs,
     askedGpuIds: asked.gpuIds === null ? null : JSON.stringify(asked.gpuIds),

@@ -225,7 +225,7 @@ export interface TaskStore extends AsyncDisposable {
    */
   append(progress: WorkerProgress): Promise<void>
   updateWorker(id: WorkerId, patch: WorkerPatch): Promise<void>
-  /** Rewrites an ended task's events into few large chunks. What is read stays the same. */
+  /** Rewrites an ended task's events into few large chunks. What is read stays the same. Not worth its while for a task of a few commits. */
   compact(id: TaskId): Promise<void>
 
   task(id: TaskId): Promise<Task | null>

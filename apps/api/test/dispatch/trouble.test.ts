@@ -62,6 +62,14 @@ describe('a store that refuses for a while', () => {
         if (first === undefined) throw new Error('it has not been started')
         return first
       })
+      // Each in a commit of its own: what was stored in a few is not compacted.
+      for (let n = 0; n < 8; n++) {
+        const { lastSeq } = await stage.task(id)
+        worker.say({ event: 'text_delta', delta: `${n}` })
+        await inTime(stage, async () => {
+          expect((await stage.task(id)).lastSeq).toBeGreaterThan(lastSeq)
+        })
+      }
       worker.say({ event: 'text', content: 'done' }, { event: 'finish', status: 'completed' })
       worker.exit()
       await inTime(stage, async () => {

@@ -27,6 +27,8 @@ import type { WorkerHistories } from './worker-histories.ts'
 import type { WorkerPool } from './worker-pool.ts'
 
 const RETRY_PLAN_MS = 250
+/** How late the plan may be that first knows of a task behind others of its kind. */
+const SOON_MS = 20
 /** What is told to those who ask is made anew after so long, though nothing has changed but the time and what is measured. */
 const OUTLOOK_MS = 250
 /** In longer queues no estimates are made unasked. */
@@ -72,6 +74,7 @@ export class PlanLoop {
   #outlook: { readonly version: number; readonly outlook: Outlook } | null = null
   #wake: Disposable | null = null
   #predictedAt = 0
+  #soon: Disposable | null = null
   #turn: Promise<unknown> = Promise.resolve()
 
   constructor(options: PlanLoopOptions) {
@@ -81,6 +84,20 @@ export class PlanLoop {
   /** Says that a plan may come out differently now. */
   nudge(): void {
     this.#nudge.nudge()
+  }
+
+  /** Takes a new task into the queue. Where others of its kind wait already, it cannot start either: a plan soon is soon enough. */
+  enqueue(task: Task): void {
+    const { queue, clock } = this.#options
+    const isOneOfMany = queue.hasOf(specHashOf(task.spec))
+    queue.add(task)
+    this.#outlook = null
+    if (!isOneOfMany) this.#nudge.nudge()
+    else
+      this.#soon ??= clock.after(SOON_MS, () => {
+        this.#soon = null
+        this.#nudge.nudge()
+      })
   }
 
   /** Why the task did not start by the last plan; `null`: it has not been planned yet. */
@@ -110,6 +127,7 @@ export class PlanLoop {
   stop(): void {
     this.#stop.abort()
     this.#wake?.[Symbol.dispose]()
+    this.#soon?.[Symbol.dispose]()
     this.#nudge.nudge()
   }
 
@@ -262,8 +280,11 @@ export class PlanLoop {
     const { pool, taskChanged } = this.#options
     taskChanged(task.id)
     let server = life
-    if ('spec' in worker) server = pool.add(freshWorker({ ...worker, at }), [task], true)
-    else server?.take(task)
+    if ('spec' in worker) {
+      server = pool.add(freshWorker({ ...worker, at }), [task], true)
+      // Others may share it.
+      this.#nudge.nudge()
+    } else server?.take(task)
     const stop = this.#claiming.get(task.id) ?? null
     if (stop !== null) server?.stopTask(task.id, stop.reason, stop.cancelReason)
   }

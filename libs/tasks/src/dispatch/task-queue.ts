@@ -15,6 +15,7 @@ export interface QueueEntry extends QueuedTask {
 export class TaskQueue {
   readonly #entries = new Map<TaskId, QueueEntry>()
   readonly #due = new Map<TaskId, number>()
+  readonly #perSpec = new Map<string, number>()
 
   get size(): number {
     return this.#entries.size
@@ -34,18 +35,34 @@ export class TaskQueue {
 
   add(task: Task): void {
     const entry = queueEntry(task)
+    this.delete(task.id)
     this.#entries.set(task.id, entry)
+    this.#count(entry.specHash, 1)
     if (entry.dueAt !== null) this.#due.set(task.id, entry.dueAt)
   }
 
   delete(id: TaskId): boolean {
+    const entry = this.#entries.get(id)
+    if (entry === undefined) return false
     this.#due.delete(id)
+    this.#count(entry.specHash, -1)
     return this.#entries.delete(id)
+  }
+
+  /** Whether tasks of the spec are waiting. */
+  hasOf(specHash: string): boolean {
+    return this.#perSpec.has(specHash)
   }
 
   /** Those that have waited too long by `now`. */
   overdue(now: number): readonly TaskId[] {
     return [...this.#due].flatMap(([id, dueAt]) => (dueAt <= now ? [id] : []))
+  }
+
+  #count(specHash: string, by: 1 | -1): void {
+    const count = (this.#perSpec.get(specHash) ?? 0) + by
+    if (count === 0) this.#perSpec.delete(specHash)
+    else this.#perSpec.set(specHash, count)
   }
 
   /** When the next one will have waited too long; `null`: none will. */

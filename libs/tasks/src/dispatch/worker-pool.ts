@@ -35,7 +35,8 @@ interface Entry {
   readonly life: WorkerLife
   isReleasing: boolean
   /** What of it a plan depends on, as it was when it last changed. */
-  planned: string
+  flags: string
+  runs: number
 }
 
 /**
@@ -166,7 +167,7 @@ export class WorkerPool {
   add(worker: Worker, tasks: readonly Task[], isFresh: boolean): WorkerLife {
     const { gpuIds, memoryMb } = worker.claim
     const life = new WorkerLife(this.#context, worker, tasks, this.#assigned(gpuIds), isFresh)
-    this.#entries.set(worker.id, { life, isReleasing: false, planned: '' })
+    this.#entries.set(worker.id, { life, isReleasing: false, flags: '', runs: tasks.length })
     this.memory.claimed(worker, memoryMb ?? worker.spec.gpus.memoryMb ?? 0, isFresh)
     for (const id of gpuIds) this.#events.gpuChanged(id)
     this.#events.workerChanged(worker.id)
@@ -293,10 +294,13 @@ export class WorkerPool {
     this.#events.workerChanged(id)
     const entry = this.#entries.get(id)
     if (entry === undefined) return
-    const planned = [life.isEnding, life.isOpen, life.retiring, life.runs.map((run) => run.id)].join()
-    if (planned === entry.planned) return
-    entry.planned = planned
-    this.#events.changed()
+    const { isEnding, isOpen, retiring, runs } = life
+    const flags = `${isEnding} ${isOpen} ${retiring !== null}`
+    // One that has taken a task offers nothing that the plan which gave it did not know of.
+    const isNews = flags !== entry.flags || runs.length < entry.runs
+    entry.flags = flags
+    entry.runs = runs.length
+    if (isNews) this.#events.changed()
   }
 
   #onAlive(life: WorkerLife, run: Run, at: number): void {

@@ -244,12 +244,18 @@ export class TaskWriter {
   #artifacts: Artifact[] = []
   #ending: Ending | null = null
   readonly #whenEnded: (() => void)[] = []
+  #commits = 0
 
   /** Made by `EventWriter.openTask`. */
   constructor(written: Written, writer: EventWriter) {
     this.#written = written
     this.#writer = writer
     this.#lastSeq = written.lastSeq
+  }
+
+  /** How many commits the attempt's events have taken so far. */
+  get commits(): number {
+    return this.#commits
   }
 
   write(body: TaskEventBody): void {
@@ -298,6 +304,7 @@ export class TaskWriter {
     this.#pending = []
     this.#changes = {}
     this.#artifacts = []
+    this.#commits++
     return append
   }
 
