@@ -163,8 +163,8 @@ export interface WorkerRunner extends AsyncDisposable {
   stop(name: WorkerName, options: { graceMs: number }): Promise<void>
   inspect(name: WorkerName): Promise<WorkerState>
   /**
-   * The process ids of the worker's processes, as the host counts them; empty where it runs no more or they cannot be told. They say which
-   * GPU memory is the worker's.
+   * The process ids of the worker's processes, as the runner's neighbour counts them (which is the host's count unless it lives in a process
+   * namespace or on a machine of its own); empty where it runs no more or they cannot be told. They say which GPU memory is the worker's.
    */
   processes(name: WorkerName): Promise<readonly number[]>
   /** All workers of this installation that the runner still knows, in any phase. */

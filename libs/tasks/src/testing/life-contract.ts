@@ -9,6 +9,12 @@ import { HELD_FIFO, holders, idOf, type RunnerStage } from './runner-stage.ts'
 const run = promisify(execFile)
 
 /** What runs under these numbers on this host. */
+/** Whether the process is one of the container's: an engine in a process namespace of its own counts otherwise than this machine. */
+async function isIn(containerId: string, pid: number | undefined): Promise<boolean> {
+  const groups = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => '')
+  return groups.includes(containerId)
+}
+
 async function commandLines(pids: readonly number[]): Promise<string[]> {
   const { stdout } = await run('ps', ['-ww', '-o', 'args=', '-p', pids.join(',')])
   return stdout.split('\n').map((line) => line.trim())
@@ -167,13 +173,19 @@ export function describeLife(stage: RunnerStage): void {
         'sleep 6161 & (sleep 6262 &); while [ ! -e "$OUTPUT_DIR/go" ]; do sleep 0.02; done',
       )
       expect(await stage.runner.processes(placed.name)).toEqual([])
-      await start('sleep 6363')
-      await stage.runner.start(placed)
+      const other = await start('sleep 6363')
+      const containerId = idOf(await stage.runner.start(placed))
       const later = await stage.rig.reopen()
       for (const runner of [stage.runner, later])
         // A child is its parent's double until it becomes a program of its own.
         await vi.waitFor(async () => {
-          const named = await commandLines(await runner.processes(placed.name))
+          const pids = await runner.processes(placed.name)
+          expect(pids.length).toBeGreaterThanOrEqual(3)
+          const others = await runner.processes(other.name)
+          expect(others.length).toBeGreaterThan(0)
+          expect(pids.filter((pid) => others.includes(pid))).toEqual([])
+          if (runner.kind === 'docker' && !(await isIn(containerId, pids[0]))) return
+          const named = await commandLines(pids)
           expect(named).toEqual(expect.arrayContaining(['sleep 6161', 'sleep 6262']))
           expect(named).toContainEqual(expect.stringMatching(/sh -c sleep 6161 &/))
           expect(named).not.toContain('sleep 6363')
