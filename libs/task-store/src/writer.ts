@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Connection, Transaction } from './connection.ts'
+import { Prisma } from './generated/client.ts'
 import { isBusy, isOutage } from './store-error.ts'
 
 /** How long a write waits for another program to give the database's lock back. */
@@ -7,6 +8,14 @@ const BUSY_LIMIT_MS = 5_000
 
 /** When a transaction has taken so long, what still waits is left to the next one: nothing else runs in the process meanwhile. */
 const MAX_TRANSACTION_MS = 10
+
+/** After so many transactions the write-ahead log is looked at. */
+const LOOK_EVERY = 4
+/** A log of so many pages of 4 KiB is emptied before anything else is written. */
+const MAX_LOG_PAGES = 10_000
+const LOG_WAIT_MS = 20
+/** A reader that never lets go must not stop all writing. */
+const LOG_LIMIT_MS = 2_000
 
 /** Makes changes one after the other, in the order of the calls. */
 export interface Writer {
@@ -30,6 +39,30 @@ interface Waiting {
 export function createWriter(connection: Connection): Writer {
   const waiting: Waiting[] = []
   let draining = false
+  let sinceLook = 0
+
+  /**
+   * The thread of `startCheckpoints` keeps the log short. Where it gets no turn, or writes come faster than it can follow, they wait for it
+   * here: by itself SQLite lets the log of a writer that never pauses grow without end.
+   */
+  async function holdBack(): Promise<void> {
+    if (++sinceLook < LOOK_EVERY) return
+    sinceLook = 0
+    if ((await checkpoint('NOOP')) <= MAX_LOG_PAGES) return
+    const start = performance.now()
+    while ((await checkpoint('RESTART')) > 0 && performance.now() - start < LOG_LIMIT_MS)
+      await sleep(LOG_WAIT_MS)
+  }
+
+  /** Gives the pages that are left in the log: for NOOP all that it has, else those that could not be moved. */
+  async function checkpoint(mode: 'NOOP' | 'RESTART'): Promise<number> {
+    const [row] = await connection.query<{ busy: number; log: number; checkpointed: number }>(
+      mode === 'NOOP' ? Prisma.sql`PRAGMA wal_checkpoint(NOOP)` : Prisma.sql`PRAGMA wal_checkpoint(RESTART)`,
+    )
+    if (row === undefined) return 0
+    if (mode === 'NOOP') return row.log
+    return row.busy === 0 ? 0 : Math.max(1, row.log - row.checkpointed)
+  }
 
   async function begin(): Promise<void> {
     const start = performance.now()
@@ -70,6 +103,8 @@ export function createWriter(connection: Connection): Writer {
       const taken: Waiting[] = []
       let start = 0
       try {
+        // What is wrong with the database is told by the transaction itself.
+        await holdBack().catch(() => undefined)
         await transaction(() => {
           if (taken.length === 0) start = performance.now()
           else if (performance.now() - start > MAX_TRANSACTION_MS) return undefined
