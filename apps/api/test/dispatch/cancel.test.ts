@@ -1,4 +1,4 @@
-import type { Task, TaskId, TaskStatus } from '@gpu-service/tasks'
+import { RunnerError, type Task, type TaskId, type TaskStatus } from '@gpu-service/tasks'
 import { describe, expect, test } from 'vitest'
 import type { ScriptedWorker } from './scripted-worker.ts'
 import { eventually, NO_GPU, oneOff, session, Stage, type SpecChange } from './stage.ts'
@@ -199,6 +199,21 @@ describe('a task of a session', () => {
     worker.finish(run)
     await stage.reached(next, 'COMPLETED')
     expect(worker.commands.map(({ kind }) => kind)).toEqual(['run'])
+  })
+
+  test('whose worker cannot be asked ends with the worker', async () => {
+    await using stage = await open()
+    const worker = await stage.warm('warm')
+    const id = await stage.submit('warm')
+    worker.take(await stage.handed(worker))
+    await stage.reached(id, 'RUNNING')
+    worker.refusals.push(new RunnerError('NOT_FOUND', 'The worker does not read its stdin any more.'))
+    await cancel(stage, id)
+    await eventually(() => {
+      expect(worker.stops).toHaveLength(1)
+    })
+    worker.exit(143)
+    await cancelled(stage, id)
   })
 
   test.each([false, true])(

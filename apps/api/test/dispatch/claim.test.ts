@@ -79,6 +79,28 @@ describe('a task that is being given to a session', () => {
     })
   })
 
+  test('which is retired meanwhile, while it still works, goes to another one', async () => {
+    await using stage = await open({ session: { maxConcurrency: 3 } })
+    const first = await stage.warm('warm')
+    const [failing, working] = [await stage.submit('warm'), await stage.submit('warm')]
+    await eventually(() => {
+      expect(first.runs).toHaveLength(2)
+    })
+    for (const run of first.runs) first.take(run)
+    await stage.reached(working, 'RUNNING')
+    let befallen = false
+    stage.beforeStore('claim', async () => {
+      if (befallen) return
+      befallen = true
+      const error = { code: 'OUT_OF_MEMORY', message: 'CUDA out of memory' }
+      first.say({ event: 'finish', status: 'failed', error, task_id: `${failing}.1` })
+      await stage.reached(failing, 'FAILED')
+    })
+    const id = await stage.submit('warm')
+    await finishes(stage, await stage.worker(2), id)
+    expect(first.runs.map(({ runId }) => runId.split('.')[0])).toEqual([failing, working])
+  })
+
   test('which dies meanwhile ends where nothing is tried again: it does not stay STARTING', async () => {
     await using stage = await open({ retry: { maxAttempts: 1, on: [] } })
     const first = await stage.warm('warm')

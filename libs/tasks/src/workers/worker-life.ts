@@ -292,7 +292,7 @@ export class WorkerLife {
   take(task: Task): void {
     const run = this.#addRun(task)
     this.#idleSince = null
-    if (this.isEnding) {
+    if (this.isEnding || this.#retiring !== null) {
       this.#endRun(run, {
         kind: 'unacknowledged',
         detail: 'The session worker ended before it got the task.',
@@ -483,19 +483,19 @@ export class WorkerLife {
 
   /**
    * Sends the worker a command that concerns a run, as soon as it can be reached. What the engine may have delivered is not sent again; what
-   * the worker refuses to read it has not got.
+   * the worker refuses to read it has not got, and `false` is given.
    */
   async #deliver(
     run: Run,
     what: string,
     send: () => Promise<void> | null,
     onUnsent: () => void,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { clock, logger } = this.#context
     while (await this.#openChannel(run)) {
       try {
         await send()
-        return
+        return true
       } catch (error) {
         if (error instanceof RunnerError && error.code === 'INPUT_CLOSED') {
           onUnsent()
@@ -503,11 +503,12 @@ export class WorkerLife {
           continue
         }
         logger.warn({ err: error, runId: run.id }, `A task of a session worker could not ${what}.`)
-        if (error instanceof RunnerError && error.code !== 'ENGINE_UNAVAILABLE')
-          this.#giveBack(run, `The task could not ${what}: ${error.message}`)
-        return
+        if (!(error instanceof RunnerError) || error.code === 'ENGINE_UNAVAILABLE') return true
+        this.#giveBack(run, `The task could not ${what}: ${error.message}`)
+        return false
       }
     }
+    return false
   }
 
   /** Waits for the worker's stdin while its engine is away; `false`: the run needs it no more. */
@@ -794,7 +795,10 @@ export class WorkerLife {
       })
       return this.#channel.cancel(run.id)
     }
-    await this.#deliver(run, 'be stopped', send, () => undefined)
+    const isDelivered = await this.#deliver(run, 'be stopped', send, () => undefined)
+    if (isDelivered || run.isOver) return
+    void this.#retire(`It could not be asked to stop task ${run.task.id}.`)
+    this.#ladder.signal(graceMs)
   }
 
   /** Asks a session worker to end by its own protocol first, where it can be expected to heed it. */
