@@ -44,7 +44,7 @@ export interface WorkerSink {
 export interface InterpreterOptions {
   readonly mode: WorkerMode
   /** The attempts that the worker works on, by run id, as they are at the moment. */
-  readonly runs: ReadonlyMap<string, Transcript>
+  readonly runs: ReadonlyMap<string, { readonly transcript: Transcript }>
   /** Those of them that the worker has been given: only they can be meant by what bears no name. */
   readonly handed: ReadonlyMap<string, Transcript>
   readonly sink: WorkerSink
@@ -138,7 +138,7 @@ export class Interpreter {
   /** Some output can never be read any more: no task of the worker can be complete. */
   gap(detail: string): void {
     const { runs } = this.#options
-    for (const run of runs.values()) run.write({ type: 'gap', detail })
+    for (const { transcript } of runs.values()) transcript.write({ type: 'gap', detail })
     if (runs.size === 0) this.#writeWorker({ type: 'gap', detail })
   }
 
@@ -190,7 +190,7 @@ export class Interpreter {
     const { mode, runs, handed, sink, isPast } = this.#options
     const [first, second] = handed.values()
     if (runId !== null) {
-      const run = runs.get(runId)
+      const run = runs.get(runId)?.transcript
       if (run !== undefined) return run
       const own = [...runs.keys()].map((id) => `"${id}"`).join(', ') || 'none'
       const detail = isPast(runId)
@@ -214,7 +214,7 @@ export class Interpreter {
     else if (fault.kind === 'INVALID_JSON' || fault.kind === 'TOO_DEEP' || fault.kind === 'LINE_TOO_LONG')
       this.#unreadable++
     this.#inOrder(() => {
-      const run = runId === null ? undefined : this.#options.runs.get(runId)
+      const run = runId === null ? undefined : this.#options.runs.get(runId)?.transcript
       if (run === undefined) this.#fault({ type: 'fault', ...fault })
       else run.write({ type: 'fault', ...fault })
     })
@@ -230,7 +230,7 @@ export class Interpreter {
     if (missing <= explained) return
     const detail = `The worker's own count jumps from ${last} to ${seq}: ${missing - explained} of its events are missing.`
     this.#inOrder(() => {
-      if (this.#options.mode === 'ONE_OFF') for (const run of this.#options.runs.values()) run.signOfLife()
+      if (this.#options.mode === 'ONE_OFF') for (const run of this.#options.handed.values()) run.signOfLife()
       this.gap(detail)
     })
   }
@@ -254,14 +254,14 @@ export class Interpreter {
     } else if (isComingUp || isReadyEvent(body) || first === undefined || second !== undefined) {
       this.#writeWorker(body)
       // Those who wait for it see what it is at.
-      if (isComingUp) for (const run of runs.values()) run.write(body)
+      if (isComingUp) for (const { transcript } of runs.values()) transcript.write(body)
     } else if (body.type === 'log' && body.stream === 'STDERR') first.stderr(body.line)
     else first.write(body)
   }
 
   #fault(body: TaskEventBody): void {
-    const { mode, runs } = this.#options
-    const [first] = runs.values()
+    const { mode, handed } = this.#options
+    const [first] = handed.values()
     if (mode === 'ONE_OFF') {
       first?.signOfLife()
       first?.write(body)

@@ -124,6 +124,11 @@ export class Run {
     this.#set('cancel', ms, callback)
   }
 
+  /** The worker was not asked after all. */
+  dropCancelGrace(): void {
+    this.#disarm('cancel')
+  }
+
   /** After it nothing of the run happens by itself. */
   over(): void {
     this.isOver = true

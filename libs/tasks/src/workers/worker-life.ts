@@ -1,16 +1,10 @@
 import type { ArtifactFiles, Taken } from '../artifact-files.ts'
-import { delay, type Clock } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
 import type { ArtifactId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { Logger } from '../logger.ts'
-import {
-  RunnerError,
-  type AssignedGpu,
-  type OutputStream,
-  type PullProgress,
-  type WorkerRunner,
-} from '../runner.ts'
+import type { AssignedGpu, OutputStream, PullProgress, WorkerRunner } from '../runner.ts'
 import type { TaskStore, WorkerPatch } from '../store.ts'
 import type { StopReason, Task, TaskRelease } from '../task.ts'
 import type { Worker } from '../worker.ts'
@@ -18,6 +12,7 @@ import { CommandChannel } from './command-channel.ts'
 import { EventWriter, type Ending } from './event-writer.ts'
 import { Interpreter } from './interpreter.ts'
 import { exitText, isPoisoned, type AttemptEnd, type Outcome } from './outcome.ts'
+import { RecentKeys } from './recent-keys.ts'
 import { CATCH_UP_MS, Run, type RunEvents } from './run.ts'
 import { StopLadder } from './stop-ladder.ts'
 import type { ArtifactEvent, Transcript } from './transcript.ts'
@@ -50,8 +45,6 @@ export interface WorkerContext {
 
 /** Between SIGTERM and SIGKILL of a session worker that has let its grace period pass already. */
 const LAST_GRACE_MS = 500
-/** Between two tries to open the stdin of a worker whose engine is away. */
-const REACH_AGAIN_MS = 250
 /** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
 const MAX_PAST = 1_000
 const MAX_AFFINITIES = 1_000
@@ -80,11 +73,11 @@ export class WorkerLife {
   readonly #interpreter: Interpreter
   readonly #channel: CommandChannel
   readonly #runs = new Map<string, Run>()
-  readonly #transcripts = new Map<string, Transcript>()
   /** Those of them that the worker has got (of a session worker: that were handed over). */
   readonly #handed = new Map<string, Transcript>()
-  readonly #past = new Set<string>()
-  readonly #affinities = new Map<string, number>()
+  /** Run ids that have ended. */
+  readonly #past = new RecentKeys<true>(MAX_PAST)
+  readonly #affinities = new RecentKeys<number>(MAX_AFFINITIES)
   readonly #timers = new Set<Disposable>()
   /** Attempts that were stopped, not ended by themselves. */
   readonly #stopped: { readonly taskId: TaskId; readonly attempt: number }[] = []
@@ -123,7 +116,7 @@ export class WorkerLife {
     this.#retiring = worker.endReason
     this.#forced = worker.status === 'STOPPING'
     this.#idleSince = this.#open && tasks.length === 0 ? context.clock.now() : null
-    this.#channel = new CommandChannel(context.runner, worker.name)
+    this.#channel = new CommandChannel({ ...context, name: worker.name, ended: this.#ended.signal })
     this.#ladder = new StopLadder({
       ...context,
       workerId: worker.id,
@@ -151,7 +144,7 @@ export class WorkerLife {
     for (const task of tasks) this.#addRun(task)
     this.#interpreter = new Interpreter({
       mode: worker.mode,
-      runs: this.#transcripts,
+      runs: this.#runs,
       handed: this.#handed,
       newArtifactId: context.newArtifactId,
       takeArtifact: (runId, id, source) => this.#takeArtifact(runId, id, source),
@@ -235,7 +228,7 @@ export class WorkerLife {
 
   /** When it was given the last task of each affinity key. */
   get affinities(): ReadonlyMap<string, number> {
-    return this.#affinities
+    return this.#affinities.all
   }
 
   get #status(): Worker['status'] {
@@ -466,69 +459,21 @@ export class WorkerLife {
   }
 
   async #handOver(run: Run): Promise<void> {
-    if (run.handedAt !== null || run.stopReason !== null) return
-    const send = (): Promise<void> | null => {
-      if (run.stopReason !== null) return null
-      const at = this.#context.clock.now()
-      this.#setHanded(run, at)
-      run.armRunTimeout(at)
-      run.armAcknowledgement()
-      return this.#channel.run(run.order)
-    }
-    await this.#deliver(run, 'be handed over', send, () => {
-      run.takeBack()
-      this.#handed.delete(run.id)
+    const delivery = await this.#channel.run(run.order, {
+      isWanted: () => !run.isOver && run.handedAt === null && run.stopReason === null,
+      beforeSending: () => {
+        const at = this.#context.clock.now()
+        this.#setHanded(run, at)
+        run.armRunTimeout(at)
+        run.armAcknowledgement()
+      },
+      onUnsent: () => {
+        run.takeBack()
+        this.#handed.delete(run.id)
+      },
     })
-  }
-
-  /**
-   * Sends the worker a command that concerns a run, as soon as it can be reached. What the engine may have delivered is not sent again; what
-   * the worker refuses to read it has not got, and `false` is given.
-   */
-  async #deliver(
-    run: Run,
-    what: string,
-    send: () => Promise<void> | null,
-    onUnsent: () => void,
-  ): Promise<boolean> {
-    const { clock, logger } = this.#context
-    while (await this.#openChannel(run)) {
-      try {
-        await send()
-        return true
-      } catch (error) {
-        if (error instanceof RunnerError && error.code === 'INPUT_CLOSED') {
-          onUnsent()
-          await delay(clock, REACH_AGAIN_MS, this.#ended.signal)
-          continue
-        }
-        logger.warn({ err: error, runId: run.id }, `A task of a session worker could not ${what}.`)
-        if (!(error instanceof RunnerError) || error.code === 'ENGINE_UNAVAILABLE') return true
-        this.#giveBack(run, `The task could not ${what}: ${error.message}`)
-        return false
-      }
-    }
-    return false
-  }
-
-  /** Waits for the worker's stdin while its engine is away; `false`: the run needs it no more. */
-  async #openChannel(run: Run): Promise<boolean> {
-    const { clock, reachable } = this.#context
-    for (;;) {
-      if (run.isOver || this.#ended.signal.aborted) return false
-      try {
-        await this.#channel.open()
-        return !run.isOver
-      } catch (error) {
-        if (!(error instanceof RunnerError) || error.code !== 'ENGINE_UNAVAILABLE') {
-          const message = error instanceof Error ? error.message : String(error)
-          this.#giveBack(run, `The stdin of its session worker could not be opened: ${message}`)
-          return false
-        }
-        reachable(false, error.message)
-        await delay(clock, REACH_AGAIN_MS, this.#ended.signal)
-      }
-    }
+    if (delivery.kind === 'refused')
+      this.#giveBack(run, `The task could not be handed to its session worker: ${delivery.message}`)
   }
 
   #onUnacknowledged(run: Run): void {
@@ -571,18 +516,11 @@ export class WorkerLife {
     this.#endRun(run, isGivenUp ? { kind: 'given-up', detail } : { kind: 'finished' })
   }
 
-  #rememberAffinity(key: string): void {
-    this.#affinities.delete(key)
-    this.#affinities.set(key, this.#context.clock.now())
-    const [oldest] = this.#affinities.keys()
-    if (this.#affinities.size > MAX_AFFINITIES && oldest !== undefined) this.#affinities.delete(oldest)
-  }
-
   // ------------------------------------------------------------------------------------------------------------------- runs
 
   #addRun(task: Task): Run {
-    if (task.affinity !== null) this.#rememberAffinity(task.affinity)
     const { clock, attemptAlive } = this.#context
+    if (task.affinity !== null) this.#affinities.note(task.affinity, clock.now())
     const events: RunEvents = {
       onOverdue: (run, reason) => void this.#stopAfter(run, reason),
       onUnacknowledged: (run) => {
@@ -599,7 +537,6 @@ export class WorkerLife {
     const isAlive = task.runningAt !== null
     const run = new Run(clock, events, task, this.#writer, isAlive ? task.runningAt : null)
     this.#runs.set(run.id, run)
-    this.#transcripts.set(run.id, run.transcript)
     if (isAlive || !this.#isSession) this.#handed.set(run.id, run.transcript)
     return run
   }
@@ -627,9 +564,8 @@ export class WorkerLife {
     const text = retryAt === null ? reason : retryText(run.task.attempt, outcome, retryAt - at)
     run.over()
     this.#runs.delete(run.id)
-    this.#transcripts.delete(run.id)
     this.#handed.delete(run.id)
-    this.#remember(run.id)
+    this.#past.note(run.id, true)
     this.#worker = { ...this.#worker, tasksServed: this.#worker.tasksServed + 1 }
     this.#writer.aside(at, () => {
       run.writer.end(ending, text, () => {
@@ -650,12 +586,6 @@ export class WorkerLife {
     if (!this.#isSession || this.#ended.signal.aborted) return
     this.#idleSince = this.#open ? at : null
     if (this.#retiring !== null) this.#shutDown()
-  }
-
-  #remember(runId: string): void {
-    this.#past.add(runId)
-    const [oldest] = this.#past
-    if (this.#past.size > MAX_PAST && oldest !== undefined) this.#past.delete(oldest)
   }
 
   /** The worker is gone: so are the attempts that it still had. */
@@ -785,19 +715,23 @@ export class WorkerLife {
     } else void this.#cancelRun(run, stopGraceMs)
   }
 
-  /** A session worker is asked to stop the one task; if it does not, it ends with all of them. */
+  /** A session worker is asked to stop the one task; if it does not, or cannot be asked, it ends with all of them. */
   async #cancelRun(run: Run, graceMs: number): Promise<void> {
-    const send = (): Promise<void> => {
+    const delivery = await this.#channel.cancel(run.id, {
+      isWanted: () => !run.isOver,
       // The grace begins when the worker can have heard of it.
-      run.armCancelGrace(graceMs, () => {
-        void this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
-        this.#ladder.signal(Math.min(graceMs, LAST_GRACE_MS))
-      })
-      return this.#channel.cancel(run.id)
-    }
-    const isDelivered = await this.#deliver(run, 'be stopped', send, () => undefined)
-    if (isDelivered || run.isOver) return
-    void this.#retire(`It could not be asked to stop task ${run.task.id}.`)
+      beforeSending: () => {
+        run.armCancelGrace(graceMs, () => {
+          void this.#retire(`It did not stop task ${run.task.id} within ${graceMs} ms.`)
+          this.#ladder.signal(Math.min(graceMs, LAST_GRACE_MS))
+        })
+      },
+      onUnsent: () => {
+        run.dropCancelGrace()
+      },
+    })
+    if (delivery.kind !== 'refused' || run.isOver) return
+    void this.#retire(`It could not be asked to stop task ${run.task.id}: ${delivery.message}`)
     this.#ladder.signal(graceMs)
   }
 
