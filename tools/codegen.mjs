@@ -13,6 +13,7 @@ const outputFile = join(root, 'apps/api/src/graphql/generated/resolvers.ts')
 const MAPPERS = {
   Task: '@gpu-service/tasks#Task as TaskModel',
   TaskAttempt: '@gpu-service/tasks#TaskAttempt as TaskAttemptModel',
+  FailureEvidence: '@gpu-service/tasks#FailureEvidence as FailureEvidenceModel',
   StartEstimate: '@gpu-service/tasks#StartEstimate as StartEstimateModel',
   Worker: '@gpu-service/tasks#LiveWorker as WorkerModel',
   Gpu: '@gpu-service/tasks#LiveGpu as GpuModel',
@@ -39,7 +40,7 @@ const MAPPERS = {
 
 /** Enums whose values the domain calls otherwise. */
 const ENUMS = Object.fromEntries(
-  ['FailureClass', 'GpuShare', 'SessionIsolation', 'DryRunAction'].map((name) => [
+  ['FailureCause', 'FailureClass', 'GpuShare', 'SessionIsolation', 'DryRunAction'].map((name) => [
     name,
     `../enums.ts#${name}`,
   ]),

@@ -138,6 +138,7 @@ async function moveAttempt({ execute }: Transaction, append: CheckedAppend): Pro
       : {
           ...{ finishedAt: result.at, status: result.status, exitCode: result.exitCode },
           ...{ ...errorColumns(result.error), failureClass: result.failureClass },
+          evidence: jsonOrNull(result.evidence),
         }),
   }
   if (Object.keys(columns).length === 0) return false

@@ -1,7 +1,9 @@
 import type {
   ArtifactId,
+  FailureEvidence,
   GpuId,
   GpuNeed,
+  GpuReading,
   PresetId,
   SessionOptions,
   Task,
@@ -18,7 +20,7 @@ import type {
   WorkerSpec,
   WorkerTimeouts,
 } from '@gpu-service/tasks'
-import { FAILURE_CLASSES, specHashOf, STOP_REASONS, WORKER_MOVES } from '@gpu-service/tasks'
+import { FAILURE_CAUSES, FAILURE_CLASSES, specHashOf, STOP_REASONS, WORKER_MOVES } from '@gpu-service/tasks'
 import { json, taskError, taskStatus } from './event-body.ts'
 import type {
   Artifact,
@@ -170,6 +172,31 @@ const finish = shape<TaskFinish>({
 })
 const exit = shape<WorkerExit>({ exitCode: orNull(number), oomKilled: boolean, finishedAt: number })
 const usage = recordOf(number)
+const evidence = shape<FailureEvidence>({
+  cause: oneOf(...FAILURE_CAUSES),
+  diagnosis: text,
+  signal: orNull(text),
+  oomKilled: boolean,
+  stderr: listOf(text),
+  stdout: listOf(text),
+  imageDigest: orNull(text),
+  spec: workerSpec,
+  gpuReadings: listOf(
+    shape<GpuReading>({
+      gpuId,
+      at: number,
+      memoryUsedMb: orNull(number),
+      utilizationPercent: orNull(number),
+      temperatureC: orNull(number),
+      powerW: orNull(number),
+      eccErrors: orNull(number),
+    }),
+  ),
+})
+
+function completeEvidence(value: unknown): unknown {
+  return isRecord(value) ? { ...value, spec: completeSpec(value['spec']) } : value
+}
 
 export function toTask(row: TaskRow): Task {
   const { column, jsonColumn, specColumn } = columnsOf('task', row.id)
@@ -229,6 +256,7 @@ export function toWorker(row: WorkerRow, taskIds: readonly string[]): Worker | n
     specHash: row.specHash === '' ? specHashOf(spec) : row.specHash,
     owner: row.owner,
     containerId: row.containerId,
+    imageDigest: row.imageDigest,
     claim: { gpuIds: jsonColumn('gpuIds', row.gpuIds, gpuIds), memoryMb: row.claimMemoryMb },
     taskIds: column('taskIds', taskIds, listOf(taskId)),
     startedAt: Number(row.startedAt),
@@ -257,6 +285,7 @@ export function toAttempt(row: Attempt): TaskAttempt {
     error: error(row),
     failureClass: column('failureClass', row.failureClass, orNull(failureClass)),
     exitCode: row.exitCode,
+    evidence: row.evidence === null ? null : jsonColumn('evidence', row.evidence, evidence, completeEvidence),
   }
 }
 
@@ -316,12 +345,18 @@ function columnsOf(kind: string, id: string) {
     }
   }
 
-  function jsonColumn<T>(name: string, value: string, check: Check<T>): T {
-    return column(name, parsed(name, value), check)
+  /** `complete` gives what was written by an earlier version the fields that it lacks. */
+  function jsonColumn<T>(
+    name: string,
+    value: string,
+    check: Check<T>,
+    complete: (value: unknown) => unknown = (read) => read,
+  ): T {
+    return column(name, complete(parsed(name, value)), check)
   }
 
   function specColumn(value: string): WorkerSpec {
-    return specOf(value, () => column('spec', completeSpec(parsed('spec', value)), workerSpec))
+    return specOf(value, () => jsonColumn('spec', value, workerSpec, completeSpec))
   }
 
   return { column, jsonColumn, specColumn }

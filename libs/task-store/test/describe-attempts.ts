@@ -168,6 +168,7 @@ export function describeAttempts(name: string, openPlace: () => Promise<Place>):
             ...{ attempt: 1, workerId: workerId(1), gpuIds: [gpuId(0)], warm: false },
             ...{ startedAt: START + 1_001, runningAt: START + 2_000, finishedAt: START + 8_000 },
             ...{ status: 'FAILED', error: failure.error, failureClass: 'worker_failed', exitCode: 3 },
+            evidence: failure.evidence,
           },
         ])
         expect(await store.output(taskId(1))).toEqual(failure.output)

@@ -173,6 +173,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           specHash: specHashOf(spec),
           owner: null,
           containerId: null,
+          imageDigest: null,
           claim: { gpuIds: [gpuId(0)], memoryMb: null },
           taskIds: [taskId(1)],
           startedAt: START + 1_001,

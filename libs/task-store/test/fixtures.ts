@@ -156,6 +156,7 @@ export const settlement: AttemptResult = {
   error: null,
   failureClass: null,
   exitCode: 0,
+  evidence: null,
   output: { text: 'done', result: { ok: true }, usage: { tokens: 3 } },
 }
 
@@ -165,5 +166,15 @@ export const failure: AttemptResult = {
   error: { code: 'WORKER_FAILED', message: 'it broke' },
   failureClass: 'worker_failed',
   exitCode: 3,
+  evidence: {
+    ...{ cause: 'crashed', diagnosis: 'It crashed.', signal: 'SIGSEGV', oomKilled: false },
+    ...{ stderr: ['a', 'b'], stdout: ['{"event":"text_delta"}'], imageDigest: 'sha256:1', spec },
+    gpuReadings: [
+      {
+        ...{ gpuId: gpuId(0), at: START, memoryUsedMb: 5, utilizationPercent: null },
+        ...{ temperatureC: 40, powerW: 11.5, eccErrors: 0 },
+      },
+    ],
+  },
   output: { text: 'half', result: null, usage: null },
 }

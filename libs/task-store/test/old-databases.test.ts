@@ -116,7 +116,7 @@ it('gives the attempts of an older database what their tasks told of them', asyn
     {
       ...{ attempt: 1, workerId: workerId(3), gpuIds: [gpuId(3)], warm: false },
       ...{ startedAt: START + 3, runningAt: START + 30, finishedAt: START + 99 },
-      ...{ status: 'COMPLETED', error: null, failureClass: null, exitCode: 0 },
+      ...{ status: 'COMPLETED', error: null, failureClass: null, exitCode: 0, evidence: null },
     },
   ])
 })

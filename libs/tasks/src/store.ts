@@ -1,4 +1,5 @@
 import type { Artifact, TaskError, TaskEvent, TaskEventBody } from './event.ts'
+import type { FailureEvidence } from './evidence.ts'
 import type { ArtifactId, GpuId, PresetId, TaskId, WorkerId, WorkerName } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { OutputCursor, WorkerExit } from './runner.ts'
@@ -87,6 +88,8 @@ export interface AttemptResult {
   /** What kind of failure it was; `null` where it was none, or one that is never tried again. */
   readonly failureClass: FailureClass | null
   readonly exitCode: number | null
+  /** Of one that FAILED or TIMED_OUT. */
+  readonly evidence: FailureEvidence | null
   readonly output: TaskOutput
 }
 

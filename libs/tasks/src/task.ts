@@ -1,6 +1,7 @@
 import type { GpuId, PresetId, TaskId, WorkerId } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { Artifact, TaskError } from './event.ts'
+import type { FailureEvidence } from './evidence.ts'
 import type { FailureClass, WorkerSpec } from './spec.ts'
 
 export type TaskStatus =
@@ -73,6 +74,8 @@ export interface TaskAttempt {
   readonly error: TaskError | null
   readonly failureClass: FailureClass | null
   readonly exitCode: number | null
+  /** What is known of why it FAILED or TIMED_OUT; `null` where it did not, or was kept before there was evidence. */
+  readonly evidence: FailureEvidence | null
 }
 
 /** What a client submitted, and what became of it. */

@@ -36,6 +36,8 @@ export interface Worker {
   readonly owner: string | null
   /** The runner's own id of it, once it has one. */
   readonly containerId: string | null
+  /** Of the image that it runs; `null` where its runner knows none, or it has not started. */
+  readonly imageDigest: string | null
   readonly claim: GpuClaim
   /** The tasks that it works on now. */
   readonly taskIds: readonly TaskId[]

@@ -1,7 +1,7 @@
-import type { DryRun, FailureClass, GpuNeed, SessionOptions } from '@gpu-service/tasks'
+import type { DryRun, FailureCause, FailureClass, GpuNeed, SessionOptions } from '@gpu-service/tasks'
 
 // Where the domain has other words for the values than the schema.
-export type { FailureClass } from '@gpu-service/tasks'
+export type { FailureCause, FailureClass } from '@gpu-service/tasks'
 export type GpuShare = GpuNeed['share']
 export type SessionIsolation = SessionOptions['isolation']
 export type DryRunAction = DryRun['action']
@@ -16,6 +16,33 @@ export const enums = {
     SESSION_DIED: 'session_died',
     UNACKNOWLEDGED: 'unacknowledged',
   } as const satisfies Record<Uppercase<FailureClass>, FailureClass>,
+  FailureCause: {
+    OUT_OF_MEMORY: 'out_of_memory',
+    GPU_OUT_OF_MEMORY: 'gpu_out_of_memory',
+    GPU_BROKEN: 'gpu_broken',
+    GPU_LOST: 'gpu_lost',
+    GPU_UNAVAILABLE: 'gpu_unavailable',
+    IMAGE_MISSING: 'image_missing',
+    COMMAND_MISSING: 'command_missing',
+    ENGINE_REFUSED: 'engine_refused',
+    DISK_FULL: 'disk_full',
+    CONFINED: 'confined',
+    DEPENDENCY_MISSING: 'dependency_missing',
+    FILE_MISSING: 'file_missing',
+    CRASHED: 'crashed',
+    KILLED: 'killed',
+    EXITED: 'exited',
+    NO_FINISH: 'no_finish',
+    REPORTED: 'reported',
+    BAD_INPUT: 'bad_input',
+    OUTPUT_LOST: 'output_lost',
+    LOST: 'lost',
+    GIVEN_UP: 'given_up',
+    UNACKNOWLEDGED: 'unacknowledged',
+    START_TIMEOUT: 'start_timeout',
+    RUN_TIMEOUT: 'run_timeout',
+    SILENCE_TIMEOUT: 'silence_timeout',
+  } as const satisfies Record<Uppercase<FailureCause>, FailureCause>,
   GpuShare: { EXCLUSIVE: 'exclusive', SHARED: 'shared' } as const satisfies Record<
     Uppercase<GpuShare>,
     GpuShare

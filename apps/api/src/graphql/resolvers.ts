@@ -6,7 +6,14 @@ import { scalars } from './scalars.ts'
 import { serviceQueries } from './service.ts'
 import { taskEventTypes } from './task-event.ts'
 import { submissionQueries, taskMutations } from './task-mutations.ts'
-import { StartEstimate, Task, TaskConnection, taskQueries, taskSubscriptions } from './task.ts'
+import {
+  FailureEvidence,
+  StartEstimate,
+  Task,
+  TaskConnection,
+  taskQueries,
+  taskSubscriptions,
+} from './task.ts'
 import { Worker, workerMutations, workerQueries, workerSubscriptions } from './worker.ts'
 
 export const resolvers = {
@@ -24,6 +31,7 @@ export const resolvers = {
   Subscription: { ...taskSubscriptions, ...gpuSubscriptions, ...workerSubscriptions },
   Preset,
   Task,
+  FailureEvidence,
   TaskConnection,
   StartEstimate,
   ...taskEventTypes,

@@ -1,6 +1,7 @@
 import {
   FeedError,
   type EventBatch,
+  type JsonValue,
   type Task as DomainTask,
   type TaskFilter,
   type TaskId,
@@ -10,6 +11,7 @@ import { checkStretch } from './arguments.ts'
 import type { Context } from './context.ts'
 import { refusal } from './errors.ts'
 import type {
+  FailureEvidenceResolvers,
   QueryResolvers,
   StartEstimateResolvers,
   SubscriptionResolvers,
@@ -72,6 +74,11 @@ export const taskSubscriptions = {
     resolve: (task: DomainTask) => task,
   },
 } satisfies SubscriptionResolvers
+
+export const FailureEvidence = {
+  // What stands in an environment may be a secret.
+  spec: ({ spec }) => JSON.parse(JSON.stringify({ ...spec, env: Object.keys(spec.env) })) as JsonValue,
+} satisfies FailureEvidenceResolvers
 
 export const Task = {
   attempts: ({ id }, _args, { store }) => store.attempts(id),

@@ -1,10 +1,11 @@
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { request, type IncomingMessage } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { dockerCall } from './docker-call.ts'
 import { CONNECTED, FINISHED, RUNNERS, noDocker, script } from './scripts.ts'
 import { faultsOf, TestService, type SeenTask } from './service.ts'
 
@@ -47,19 +48,6 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** What `docker rm -f` does. */
-async function removeContainer(container: string): Promise<void> {
-  const engine = new URL(process.env['DOCKER_HOST'] ?? '')
-  const address =
-    engine.protocol === 'unix:'
-      ? { socketPath: engine.pathname }
-      : { host: engine.hostname, port: engine.port }
-  const call = request({ ...address, method: 'DELETE', path: `/containers/${container}?force=1` }).end()
-  const [answer] = (await once(call, 'response')) as [IncomingMessage]
-  const said = await text(answer)
-  if (answer.statusCode !== 204) throw new Error(`the engine answered ${answer.statusCode}: ${said}`)
-}
-
 for (const { runner, skipped } of RUNNERS) {
   describe.skipIf(skipped)(`with the ${runner} runner`, () => {
     let service: TestService
@@ -86,7 +74,8 @@ for (const { runner, skipped } of RUNNERS) {
 
     /** Takes the worker away behind the service's back; of processes only what is known of them. */
     async function loseWorker(task: SeenTask): Promise<void> {
-      if (runner === 'docker') await removeContainer(task.worker?.containerId ?? '')
+      if (runner === 'docker')
+        await dockerCall('DELETE', `/containers/${task.worker?.containerId ?? ''}?force=1`)
       else await rm(await folderOf(service, task), { recursive: true })
     }
 

@@ -195,6 +195,7 @@ export function worker(changes: Partial<LiveWorker> = {}): LiveWorker {
     specHash: '0123456789abcdef',
     owner: 'ada',
     containerId: 'c1',
+    imageDigest: 'sha256:1',
     claim: { gpuIds: [GPU_ID], memoryMb: 8_000 },
     taskIds: [],
     startedAt: 1_000,

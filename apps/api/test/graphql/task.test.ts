@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { FAILURE_CLASSES, type TaskAttempt } from '@gpu-service/tasks'
-import { createStage, GPU_ID, gpu, task, TASK_ID, worker, WORKER_ID } from './stage.ts'
+import { createStage, GPU_ID, gpu, SPEC, task, TASK_ID, worker, WORKER_ID } from './stage.ts'
 
 test('tells how a task was tried, in the order of the attempts', async () => {
   const attempt: TaskAttempt = {
@@ -15,6 +15,27 @@ test('tells how a task was tried, in the order of the attempts', async () => {
     error: { code: 'WORKER_DIED', message: 'It died.' },
     failureClass: 'session_died',
     exitCode: 137,
+    evidence: {
+      cause: 'killed',
+      diagnosis: 'Somebody killed it.',
+      signal: 'SIGKILL',
+      oomKilled: false,
+      stderr: ['last'],
+      stdout: ['{"event":"text_delta","delta":"a"}'],
+      imageDigest: 'sha256:1',
+      spec: { ...SPEC, env: { TOKEN: 'secret' } },
+      gpuReadings: [
+        {
+          gpuId: GPU_ID,
+          at: 1_500,
+          memoryUsedMb: 10.5,
+          utilizationPercent: 99,
+          temperatureC: null,
+          powerW: null,
+          eccErrors: null,
+        },
+      ],
+    },
   }
   const later: TaskAttempt = {
     ...attempt,
@@ -25,6 +46,7 @@ test('tells how a task was tried, in the order of the attempts', async () => {
     error: null,
     failureClass: null,
     exitCode: null,
+    evidence: null,
   }
   const { ask } = createStage({
     store: {
@@ -35,7 +57,8 @@ test('tells how a task was tried, in the order of the attempts', async () => {
   expect(
     await ask(
       `{ task(id: "x") { attempts { attempt warm startedAt runningAt finishedAt status error { code message } failureClass
-         exitCode gpuIds workerId } } }`,
+         exitCode gpuIds workerId evidence { cause diagnosis signal oomKilled stderr stdout imageDigest spec
+         gpuReadings { gpuId at memoryUsedMb utilizationPercent temperatureC powerW eccErrors } } } } }`,
     ),
   ).toEqual({
     task: {
@@ -45,6 +68,13 @@ test('tells how a task was tried, in the order of the attempts', async () => {
           startedAt: '1970-01-01T00:00:01.000Z',
           finishedAt: '1970-01-01T00:00:02.000Z',
           failureClass: 'SESSION_DIED',
+          evidence: {
+            ...attempt.evidence,
+            cause: 'KILLED',
+            // What the environment holds may be secret.
+            spec: { ...SPEC, env: ['TOKEN'] },
+            gpuReadings: [{ ...attempt.evidence?.gpuReadings[0], at: '1970-01-01T00:00:01.500Z' }],
+          },
         },
         { ...later, startedAt: '1970-01-01T00:00:01.000Z' },
       ],
@@ -67,6 +97,7 @@ test.each(FAILURE_CLASSES)('has a name for the failure class %s', async (failure
         error: null,
         failureClass,
         exitCode: null,
+        evidence: null,
       },
     ])
   const { ask } = createStage({ store: { task: () => Promise.resolve(task()), attempts } })

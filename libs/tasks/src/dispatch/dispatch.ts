@@ -428,9 +428,9 @@ export class TaskDispatcher implements Dispatcher {
 
   #onGpusChanged(changed: readonly GpuId[]): void {
     for (const id of changed) this.gpuChanges.changed(id)
-    const lost = new Set(
-      this.#options.gpus.list().flatMap(({ id, health }) => (health === 'LOST' ? [id] : [])),
-    )
+    const gpus = this.#options.gpus.list()
+    this.#pool.readings.note(gpus)
+    const lost = new Set(gpus.flatMap(({ id, health }) => (health === 'LOST' ? [id] : [])))
     for (const life of this.#pool.lives()) {
       if (!life.isEnding && life.worker.claim.gpuIds.some((id) => lost.has(id))) void this.#loseGpu(life)
     }

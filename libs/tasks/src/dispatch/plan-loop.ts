@@ -345,6 +345,7 @@ function freshWorker({ at, ...worker }: NewWorker): Worker {
     ...worker,
     status: 'STARTING',
     containerId: null,
+    imageDigest: null,
     taskIds: [],
     startedAt: at,
     readyAt: null,

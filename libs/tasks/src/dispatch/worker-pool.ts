@@ -10,6 +10,7 @@ import type { Worker } from '../worker.ts'
 import type { Run } from '../workers/run.ts'
 import { WorkerLife, type WorkerContext } from '../workers/worker-life.ts'
 import { GpuMemory } from './gpu-memory.ts'
+import { GpuReadings } from './gpu-readings.ts'
 import { FIRST_PROBE_MS, isAway, LAST_PROBE_MS, Reachability } from './reachability.ts'
 import type { WorkerHistories } from './worker-histories.ts'
 
@@ -59,6 +60,7 @@ export class WorkerPool {
   readonly #runningAt = new WeakMap<Run, number>()
   /** Which GPU memory is whose. */
   readonly memory: GpuMemory
+  readonly readings = new GpuReadings()
 
   constructor(
     options: DispatcherOptions,
@@ -93,6 +95,7 @@ export class WorkerPool {
       memoryTold: (life, memoryMb) => {
         this.memory.told(life.worker.id, memoryMb)
       },
+      gpuReadings: (ids) => this.readings.of(ids),
       reachable: (reachable, detail) => {
         this.#reachability.note(reachable, detail)
       },

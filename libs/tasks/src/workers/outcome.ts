@@ -2,6 +2,7 @@ import type { TaskError } from '../event.ts'
 import type { StartFailure, WorkerExit } from '../runner.ts'
 import type { FailureClass, WorkerTimeouts } from '../spec.ts'
 import type { FinalStatus, StopReason, TaskFinish } from '../task.ts'
+import { signalOf } from './signals.ts'
 
 /** All that decides how an attempt ended. */
 export interface AttemptEnd {
@@ -148,12 +149,12 @@ const MEMORY_HINT = 'resources.memory of its preset sets the limit.'
 
 // What frameworks write where a kernel has failed: the CUDA context of the process is of no use any more (CUDA's "sticky" errors), or the
 // container has lost its devices.
-const BROKEN_CONTEXT =
+export const BROKEN_CONTEXT =
   /illegal (?:memory access|instruction|address)|device-side assert|misaligned address|unspecified launch failure|CUDNN_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED)|Failed to initialize NVML|uncorrectable ECC|GPU has fallen off the bus|device is lost/i
 const BROKEN_CONTEXT_CODES: readonly string[] = ['CUDA_ERROR', 'GPU_ERROR', 'GPU_CONTEXT_BROKEN']
-const OUT_OF_MEMORY = /out of memory/i
+export const OUT_OF_MEMORY = /out of memory/i
 const OUT_OF_MEMORY_CODES: readonly string[] = ['OUT_OF_MEMORY', 'CUDA_OUT_OF_MEMORY']
-const BAD_INPUT_CODES: readonly string[] = ['BAD_INPUT', 'INVALID_INPUT', 'CONTEXT_OVERFLOW']
+export const BAD_INPUT_CODES: readonly string[] = ['BAD_INPUT', 'INVALID_INPUT', 'CONTEXT_OVERFLOW']
 
 /**
  * Whether a session worker that ended a task so cannot be trusted with the next one: its GPU context is broken, or it ran out of memory and
@@ -252,23 +253,9 @@ function warningOf(attempt: AttemptEnd, exit: WorkerExit | null): string | null 
   return exit.oomKilled ? 'Warning: a process of the worker was killed for memory.' : null
 }
 
-const SIGNAL_NAMES: Readonly<Record<number, string>> = {
-  1: 'SIGHUP',
-  2: 'SIGINT',
-  3: 'SIGQUIT',
-  4: 'SIGILL',
-  6: 'SIGABRT',
-  7: 'SIGBUS',
-  8: 'SIGFPE',
-  9: 'SIGKILL',
-  11: 'SIGSEGV',
-  13: 'SIGPIPE',
-  15: 'SIGTERM',
-}
-
 export function exitText(code: number): string {
-  const signal = code > 128 ? SIGNAL_NAMES[code - 128] : undefined
-  return signal === undefined ? `code ${code}` : `code ${code} (${signal})`
+  const signal = signalOf(code)
+  return signal === null ? `code ${code}` : `code ${code} (${signal})`
 }
 
 function withLastWords(message: string, { lastWords }: AttemptEnd): string {

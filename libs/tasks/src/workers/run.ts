@@ -1,9 +1,13 @@
 import type { Clock } from '../clock.ts'
+import type { FailureEvidence, GpuReading } from '../evidence.ts'
 import { runIdOf } from '../ids.ts'
 import type { RunOrder } from '../runner.ts'
 import type { StopReason, Task } from '../task.ts'
+import type { Worker } from '../worker.ts'
+import { diagnose } from './diagnosis.ts'
 import type { EventWriter, TaskWriter } from './event-writer.ts'
 import { outcomeOf, type AttemptEnd, type Outcome } from './outcome.ts'
+import { signalOf } from './signals.ts'
 import { Transcript } from './transcript.ts'
 
 /** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
@@ -136,19 +140,21 @@ export class Run {
     this.#timers.clear()
   }
 
-  /** What the attempt comes to, `stored` being the task's row where it has been read since. */
+  /** What the attempt comes to, `stored` being the task's row where it has been read since; and, where it failed, what is kept of that. */
   outcome(
     end: AttemptEnd['end'],
     more: {
       readonly stored: Task | null
       readonly hungAfterFinish: boolean
       readonly workerWords: readonly string[]
+      readonly worker: Pick<Worker, 'imageDigest' | 'spec'>
+      readonly gpuReadings: () => readonly GpuReading[]
     },
-  ): Outcome {
+  ): { readonly outcome: Outcome; readonly evidence: FailureEvidence | null } {
     const { transcript, task } = this
-    const { stored } = more
+    const { stored, worker, gpuReadings } = more
     const stopReason = stored?.stopReason ?? this.#stopReason
-    return outcomeOf({
+    const attempt: AttemptEnd = {
       end,
       finish: transcript.finish,
       stopReason,
@@ -158,7 +164,27 @@ export class Run {
       hungAfterFinish: more.hungAfterFinish,
       outputLost: transcript.outputLost,
       lastWords: transcript.lastWords.length > 0 ? transcript.lastWords : more.workerWords,
-    })
+    }
+    const outcome = outcomeOf(attempt)
+    if (outcome.status !== 'FAILED' && outcome.status !== 'TIMED_OUT') return { outcome, evidence: null }
+    // A session worker's own settings are the preset's; the deadlines are the task's.
+    const spec = { ...worker.spec, timeouts: task.spec.timeouts }
+    const { cause, text } = diagnose(attempt, spec)
+    const exit = end.kind === 'exited' || end.kind === 'worker-ended' ? end.exit : null
+    return {
+      outcome,
+      evidence: {
+        cause,
+        diagnosis: text,
+        signal: signalOf(outcome.exitCode),
+        oomKilled: exit?.oomKilled ?? false,
+        stderr: attempt.lastWords,
+        stdout: transcript.lastSaid,
+        imageDigest: worker.imageDigest,
+        spec,
+        gpuReadings: gpuReadings(),
+      },
+    }
   }
 
   /** When to try again what has come to this; `null`: it is not tried again. */

@@ -4,7 +4,7 @@ import { createOutputBuilder } from '../output.ts'
 import type { TaskFinish, TaskOutput } from '../task.ts'
 
 const MAX_STDERR_CHARACTERS = 16 * 1024 * 1024
-/** What is kept of stderr for the message of a failure. */
+/** What is kept of each stream's end for the evidence of a failure. */
 export const LAST_WORDS_LINES = 10
 export const LAST_WORDS_LINE_LENGTH = 500
 
@@ -43,6 +43,7 @@ export class Transcript {
   #outputLost = false
   #stderrCharacters = 0
   readonly #lastWords: string[] = []
+  readonly #lastSaid: TaskEventBody[] = []
 
   constructor(sink: TranscriptSink, seen: Seen) {
     this.#sink = sink
@@ -71,6 +72,11 @@ export class Transcript {
     return this.#lastWords
   }
 
+  /** The last that was said on stdout, oldest first: as it was kept, one JSON object each, or a line of a log as it was printed. */
+  get lastSaid(): readonly string[] {
+    return this.#lastSaid.map((body) => lineOf(body).slice(0, LAST_WORDS_LINE_LENGTH))
+  }
+
   /** What the events so far come to. */
   output(): TaskOutput {
     return this.#output.build()
@@ -80,7 +86,13 @@ export class Transcript {
   recall(body: TaskEventBody): void {
     this.#output.add(body)
     if (body.type === 'gap') this.#outputLost = true
-    if (body.type !== 'log' || body.stream !== 'STDERR') return
+    if (body.type !== 'log' || body.stream !== 'STDERR') {
+      // What the service itself says of the task stands in its events only.
+      if (body.type === 'status' || body.type === 'gap') return
+      this.#lastSaid.push(body)
+      if (this.#lastSaid.length > LAST_WORDS_LINES) this.#lastSaid.shift()
+      return
+    }
     this.#stderrCharacters += body.line.length + 1
     this.#lastWords.push(body.line.slice(0, LAST_WORDS_LINE_LENGTH))
     if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
@@ -164,6 +176,20 @@ export function bodyOf(event: Exclude<WorkerEvent, ArtifactEvent>): TaskEventBod
     }
     default:
       return event
+  }
+}
+
+function lineOf(body: TaskEventBody): string {
+  switch (body.type) {
+    case 'log':
+    case 'fault':
+      return body.line
+    case 'custom':
+      return JSON.stringify({ event: body.name, ...body.payload })
+    default: {
+      const { type, ...fields } = body
+      return JSON.stringify({ event: type, ...fields })
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 import type { ArtifactFiles, Taken } from '../artifact-files.ts'
 import type { Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
-import type { ArtifactId, TaskId } from '../ids.ts'
+import type { GpuReading } from '../evidence.ts'
+import type { ArtifactId, GpuId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { Logger } from '../logger.ts'
 import type { AssignedGpu, OutputStream, PullProgress, WorkerRunner } from '../runner.ts'
@@ -39,6 +40,8 @@ export interface WorkerContext {
   readonly attemptEnded: (life: WorkerLife, run: Run, end: { readonly requeued: boolean }) => void
   /** The worker told of the memory that it uses on a GPU. */
   readonly memoryTold: (life: WorkerLife, memoryMb: number) => void
+  /** What the meters of these GPUs showed lately. */
+  readonly gpuReadings: (ids: readonly GpuId[]) => readonly GpuReading[]
   /** The runner's neighbour is away (`false`) or has answered again (`true`). */
   readonly reachable: (reachable: boolean, detail: string) => void
 }
@@ -132,8 +135,8 @@ export class WorkerLife {
     this.#start = new WorkerStart({
       ...{ context, worker, gpus, ladder: this.#ladder },
       runs: () => this.runs,
-      onStarted: ({ containerId, startedAt }) => {
-        this.#changeWorker({ containerId })
+      onStarted: ({ containerId, startedAt, imageDigest }) => {
+        this.#changeWorker({ containerId, ...(imageDigest !== undefined && { imageDigest }) })
         this.#armDeadlines(startedAt)
       },
       onPull: (progress) => {
@@ -548,17 +551,20 @@ export class WorkerLife {
     stored: { readonly task: Task | null; readonly at: number } | null = null,
   ): Outcome {
     const { clock, attemptEnded } = this.#context
-    const outcome = run.outcome(end, {
+    const { imageDigest, spec } = this.#worker
+    const { outcome, evidence } = run.outcome(end, {
       stored: stored?.task ?? null,
       hungAfterFinish: this.#hungAfterFinish,
       workerWords: this.#interpreter.lastWords,
+      worker: { imageDigest, spec },
+      gpuReadings: () => this.#context.gpuReadings(run.task.gpuIds),
     })
     const at = Math.max(this.#writer.at, clock.now())
     const retryAt = run.retryAt(outcome, at)
     const { status, error, failureClass, exitCode, reason } = outcome
     const output = run.transcript.output()
     const ending: Ending = {
-      ...{ status, at, error, failureClass, exitCode, output },
+      ...{ status, at, error, failureClass, exitCode, evidence, output },
       ...(retryAt !== null && { retryAt }),
     }
     const text = retryAt === null ? reason : retryText(run.task.attempt, outcome, retryAt - at)

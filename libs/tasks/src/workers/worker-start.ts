@@ -24,8 +24,12 @@ export interface WorkerStartOptions {
   readonly ladder: StopLadder
   /** The attempts that wait for it, or that it works on. */
   readonly runs: () => readonly Run[]
-  /** The runner has it now; `startedAt` is when it began to run. */
-  readonly onStarted: (started: { readonly containerId: string; readonly startedAt: number }) => void
+  /** The runner has it now; `startedAt` is when it began to run. The image's digest is told only by the one who has started it. */
+  readonly onStarted: (started: {
+    readonly containerId: string
+    readonly startedAt: number
+    readonly imageDigest?: string | null
+  }) => void
   readonly onPull: (progress: PullProgress) => void
 }
 
@@ -111,7 +115,7 @@ export class WorkerStart {
       if (result.status === 'started') {
         reachable(true, '')
         const { containerId, imageDigest, startedAt } = result
-        onStarted({ containerId, startedAt })
+        onStarted({ containerId, startedAt, imageDigest })
         const record = (): Promise<void> => store.updateWorker(workerId, { containerId, imageDigest })
         return (await this.#insist("record the worker's start", record)) === null ? DETACHED : THERE
       }

@@ -71,6 +71,7 @@ const settlement = {
   error: null,
   failureClass: null,
   exitCode: 0,
+  evidence: null,
   output: { text: null, result: null, usage: null },
 } as const
 
