@@ -1,6 +1,6 @@
 // npm run bench [-- NAME …]: measures the parts and the whole service, prints a table with the ratio to the limit measured in the same run, and
 // writes bench-results/bench.json. Names: parser, planner, store, flood, oneOff, twentyWorkers, thousandSubscribers, warmTask,
-// warmThroughput; none: all.
+// warmThroughput, adoption; none: all.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -19,6 +19,7 @@ const SERVICE_BENCHES = [
   'thousandSubscribers',
   'warmTask',
   'warmThroughput',
+  'adoption',
 ]
 const rows = []
 

@@ -7,6 +7,7 @@ import WebSocket from 'ws'
 import { CONNECTED, FINISHED, script } from '../test/e2e/scripts.ts'
 import { TestService } from '../test/e2e/service.ts'
 import { type Bench, median, percentile, type Row } from './row.ts'
+import { adoption } from './adoption.ts'
 import { warmTask, warmThroughput } from './warm.ts'
 
 const run = promisify(execFile)
@@ -46,6 +47,7 @@ const BENCHES = {
   thousandSubscribers: { presets: { steady: ticker(20, 20) }, run: thousandSubscribers },
   warmTask,
   warmThroughput,
+  adoption,
 } satisfies Record<string, Bench>
 
 /** The whole service against a real engine, with clients in this process. */
@@ -59,7 +61,7 @@ export async function benchEndToEnd(
     await using service = await TestService.start({
       runner: 'docker',
       presets,
-      env: { MAX_WORKERS: '40' },
+      env: { MAX_WORKERS: '120' },
     })
     await measure(service, report)
   }

@@ -7,7 +7,20 @@ export const MAX_TEXT_LENGTH = 16 * 1024 * 1024
 /** Puts a task's output together from its events, one after the other. */
 export interface OutputBuilder {
   add(body: TaskEventBody): void
-  build(): TaskOutput
+  /** `earlier` was given the events before the first of this one's. */
+  build(earlier?: OutputBuilder): TaskOutput
+  /** What the events come to, by kind. */
+  readonly parts: OutputParts
+}
+
+interface OutputParts {
+  /** The last `text`. */
+  readonly whole: string | null
+  /** All deltas. */
+  readonly joined: string
+  /** `undefined`: none. */
+  readonly result: TaskOutput['result'] | undefined
+  readonly usage: TaskOutput['usage']
 }
 
 /**
@@ -20,7 +33,7 @@ export function createOutputBuilder(): OutputBuilder {
   // Deltas since the last join: appending each to one string makes a rope as deep as the text is long.
   let pieces: string[] = []
   let length = 0
-  let result: TaskOutput['result'] = null
+  let result: TaskOutput['result'] | undefined
   let usage: Record<string, number> | null = null
 
   function join(): void {
@@ -29,6 +42,10 @@ export function createOutputBuilder(): OutputBuilder {
   }
 
   return {
+    get parts() {
+      join()
+      return { whole, joined, result, usage }
+    },
     add(body) {
       switch (body.type) {
         case 'text_delta':
@@ -49,9 +66,15 @@ export function createOutputBuilder(): OutputBuilder {
         default:
       }
     },
-    build() {
+    build(earlier) {
       join()
-      return { text: whole ?? (length > 0 ? joined : null), result, usage }
+      const before = earlier?.parts
+      const deltas = ((before?.joined ?? '') + joined).slice(0, MAX_TEXT_LENGTH)
+      return {
+        text: whole ?? before?.whole ?? (deltas === '' ? null : deltas),
+        result: (result === undefined ? before?.result : result) ?? null,
+        usage: before?.usage == null ? usage : { ...before.usage, ...usage },
+      }
     },
   }
 }

@@ -12,14 +12,8 @@ import type { TaskEventBody } from '../event.ts'
 import type { ArtifactId } from '../ids.ts'
 import type { OutputStream } from '../runner.ts'
 import type { WorkerMode } from '../spec.ts'
-import {
-  bodyOf,
-  LAST_WORDS_LINE_LENGTH,
-  LAST_WORDS_LINES,
-  startOf,
-  type ArtifactEvent,
-  type Transcript,
-} from './transcript.ts'
+import { LAST_WORDS_LINE_LENGTH, LAST_WORDS_LINES } from './recollection.ts'
+import { bodyOf, startOf, type ArtifactEvent, type Transcript } from './transcript.ts'
 
 const MAX_STDERR_LINE_BYTES = 16 * 1024
 /** What a worker may say outside of tasks that is kept. */
@@ -55,6 +49,8 @@ export interface InterpreterOptions {
   readonly isPast: (runId: string) => boolean
   /** A session worker has said before that it is ready. */
   readonly isReady: boolean
+  /** What must be done before an attempt can end, and what is said behind its finish waits for; `null`: nothing. */
+  readonly beforeFinish: () => (() => Promise<void>) | null
   /** The worker's own count of its events so far: 0 at its first byte; `null` where it is not known. */
   readonly eventSeq: number | null
 }
@@ -77,7 +73,7 @@ export class Interpreter {
   #unreadable = 0
   #workerLogCharacters = 0
   readonly #lastWords: string[] = []
-  /** An artifact whose file is to be taken, and all that was said behind it, in order. */
+  /** What takes its time, such as an artifact whose file is to be taken, and all that was said behind it, in order. */
   #deferred: (() => Promise<void> | void)[] = []
 
   constructor(options: InterpreterOptions) {
@@ -147,6 +143,8 @@ export class Interpreter {
       this.#noteWorkerEvent(event, runId)
     })
     if (event.type !== 'artifact') {
+      const before = event.type === 'finish' ? this.#options.beforeFinish() : null
+      if (before !== null) this.#deferred.push(before)
       this.#inOrder(() => {
         this.#route(event, runId)
       })

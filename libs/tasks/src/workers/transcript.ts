@@ -1,13 +1,10 @@
 import type { WorkerEvent } from '@gpu-service/event-parser'
 import type { Artifact, TaskEventBody } from '../event.ts'
-import { createOutputBuilder } from '../output.ts'
 import type { TaskFinish, TaskOutput } from '../task.ts'
+import { LAST_WORDS_LINES, Recollection } from './recollection.ts'
 
+/** What is kept of stderr between two starts of the service. */
 const MAX_STDERR_CHARACTERS = 16 * 1024 * 1024
-/** What is kept of each stream's end for the evidence of a failure. */
-export const LAST_WORDS_LINES = 10
-export const LAST_WORDS_LINE_LENGTH = 500
-
 export type ArtifactEvent = Extract<WorkerEvent, { type: 'artifact' }>
 
 /** Where what an attempt says goes. */
@@ -36,14 +33,13 @@ export interface Seen {
  */
 export class Transcript {
   readonly #sink: TranscriptSink
-  readonly #output = createOutputBuilder()
+  /** What earlier processes have stored, once it has been read, and what this one has written. */
+  readonly #earlier = new Recollection()
+  readonly #own = new Recollection()
   #signOfLife: boolean
   #text: boolean
   #finish: TaskFinish | null
-  #outputLost = false
   #stderrCharacters = 0
-  readonly #lastWords: string[] = []
-  readonly #lastSaid: TaskEventBody[] = []
 
   constructor(sink: TranscriptSink, seen: Seen) {
     this.#sink = sink
@@ -64,38 +60,27 @@ export class Transcript {
 
   /** Some of the output is missing. */
   get outputLost(): boolean {
-    return this.#outputLost
+    return this.#earlier.outputLost || this.#own.outputLost
   }
 
   /** The last lines of stderr, oldest first. */
   get lastWords(): readonly string[] {
-    return this.#lastWords
+    return [...this.#earlier.lastWords, ...this.#own.lastWords].slice(-LAST_WORDS_LINES)
   }
 
   /** The last that was said on stdout, oldest first: as it was kept, one JSON object each, or a line of a log as it was printed. */
   get lastSaid(): readonly string[] {
-    return this.#lastSaid.map((body) => lineOf(body).slice(0, LAST_WORDS_LINE_LENGTH))
+    return [...this.#earlier.lastSaid, ...this.#own.lastSaid].slice(-LAST_WORDS_LINES)
   }
 
   /** What the events so far come to. */
   output(): TaskOutput {
-    return this.#output.build()
+    return this.#own.output(this.#earlier)
   }
 
-  /** Takes note of an event that an earlier process has stored. */
+  /** Takes note of an event that an earlier process has stored; in their order, and before the attempt is asked what it comes to. */
   recall(body: TaskEventBody): void {
-    this.#output.add(body)
-    if (body.type === 'gap') this.#outputLost = true
-    if (body.type !== 'log' || body.stream !== 'STDERR') {
-      // What the service itself says of the task stands in its events only.
-      if (body.type === 'status' || body.type === 'gap') return
-      this.#lastSaid.push(body)
-      if (this.#lastSaid.length > LAST_WORDS_LINES) this.#lastSaid.shift()
-      return
-    }
-    this.#stderrCharacters += body.line.length + 1
-    this.#lastWords.push(body.line.slice(0, LAST_WORDS_LINE_LENGTH))
-    if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
+    this.#earlier.add(body)
   }
 
   /** The worker lives and has taken the task. */
@@ -108,11 +93,12 @@ export class Transcript {
   /** Something that is kept as it is: a log line, a fault, a gap, or what a worker that comes up says. */
   write(body: TaskEventBody): void {
     this.#sink.write(body)
-    this.recall(body)
+    this.#own.add(body)
   }
 
   stderr(line: string): void {
     if (this.#stderrCharacters > MAX_STDERR_CHARACTERS) return
+    this.#stderrCharacters += line.length + 1
     this.write({ type: 'log', stream: 'STDERR', level: null, line })
     if (this.#stderrCharacters <= MAX_STDERR_CHARACTERS) return
     const cut = `[cut: more than ${MAX_STDERR_CHARACTERS} characters on stderr; the rest is not kept]`
@@ -176,20 +162,6 @@ export function bodyOf(event: Exclude<WorkerEvent, ArtifactEvent>): TaskEventBod
     }
     default:
       return event
-  }
-}
-
-function lineOf(body: TaskEventBody): string {
-  switch (body.type) {
-    case 'log':
-    case 'fault':
-      return body.line
-    case 'custom':
-      return JSON.stringify({ event: body.name, ...body.payload })
-    default: {
-      const { type, ...fields } = body
-      return JSON.stringify({ event: type, ...fields })
-    }
   }
 }
 

@@ -1,6 +1,7 @@
 import type { ArtifactFiles, Taken } from '../artifact-files.ts'
 import type { Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
+import type { TaskEvent } from '../event.ts'
 import type { GpuReading } from '../evidence.ts'
 import type { ArtifactId, GpuId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
@@ -80,6 +81,8 @@ export class WorkerLife {
   readonly #handed = new Map<string, Transcript>()
   /** Run ids that have ended. */
   readonly #past = new RecentKeys<true>(MAX_PAST)
+  /** Those that an earlier process began, while the events that it stored of them have not been read. */
+  readonly #unread = new Set<Run>()
   readonly #affinities = new RecentKeys<number>(MAX_AFFINITIES)
   readonly #timers = new Set<Disposable>()
   /** Attempts that were stopped, not ended by themselves. */
@@ -144,7 +147,10 @@ export class WorkerLife {
       },
     })
     this.#writer = new EventWriter(context, worker.id, worker.cursor)
-    for (const task of tasks) this.#addRun(task)
+    for (const task of tasks) {
+      const run = this.#addRun(task)
+      if (!isFresh) this.#unread.add(run)
+    }
     this.#interpreter = new Interpreter({
       mode: worker.mode,
       runs: this.#runs,
@@ -154,6 +160,7 @@ export class WorkerLife {
       // An earlier process knew which runs the worker has had; nothing is made of it here.
       isPast: (runId) => this.#past.has(runId) || !isFresh,
       isReady: this.#open,
+      beforeFinish: () => (this.#unread.size === 0 ? null : () => this.#recallAll()),
       eventSeq: worker.eventSeq ?? (worker.cursor.stdout === '' ? 0 : null),
       sink: {
         write: (body) => {
@@ -342,11 +349,10 @@ export class WorkerLife {
       this.#catchUp()
       return await this.#read()
     } catch (error) {
-      const { logger, runner } = this.#context
+      const { logger, runner, detach } = this.#context
+      if (detach.aborted) return DETACHED
       logger.error({ err: error, workerId: this.#worker.id }, 'Following the worker failed.')
-      await this.#insist('stop the worker', this.#context.detach, () =>
-        runner.stop(this.#worker.name, { graceMs: 0 }),
-      )
+      await this.#insist('stop the worker', detach, () => runner.stop(this.#worker.name, { graceMs: 0 }))
       return { kind: 'lost', detail: error instanceof Error ? error.message : String(error) }
     }
   }
@@ -364,6 +370,27 @@ export class WorkerLife {
         run.armRunTimeout(run.task.startedAt ?? now)
         run.armAcknowledgement()
       }
+    }
+  }
+
+  /**
+   * Reads what earlier processes have stored of its attempts: only their ends need it, and the worker is read on meanwhile.
+   * @throws the reason of `detach`, where that comes first.
+   */
+  async #recallAll(): Promise<void> {
+    const { store, detach } = this.#context
+    for (const run of this.#unread) {
+      const { id, attempt, lastSeq } = run.task
+      for (let after = 0; after < lastSeq;) {
+        const from = after
+        const read = (): Promise<readonly TaskEvent[]> => store.events(id, from, lastSeq - from)
+        const found = await this.#insist('read the events', detach, read)
+        detach.throwIfAborted()
+        for (const event of found?.value ?? [])
+          if (event.attempt === attempt) run.transcript.recall(event.body)
+        after = found?.value.at(-1)?.seq ?? lastSeq
+      }
+      this.#unread.delete(run)
     }
   }
 
@@ -598,6 +625,7 @@ export class WorkerLife {
   async #settleAll(end: Exclude<End, { kind: 'detached' }>): Promise<void> {
     const { store, detach } = this.#context
     if (this.#isSession && this.#retiring === null) this.#tellEnd(end)
+    if (this.runs.length > 0) await this.#recallAll().catch(() => undefined)
     for (const run of this.runs) {
       const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
       if (row === null) return

@@ -15,7 +15,6 @@ import type { WorkerContext } from './worker-life.ts'
 
 const FIRST_RETRY_MS = 150
 const LAST_RETRY_MS = 5_000
-const RECALL_EVENTS = 1_000
 
 export interface WorkerStartOptions {
   readonly context: WorkerContext
@@ -62,10 +61,9 @@ export class WorkerStart {
 
   /** Finds a worker of an earlier process, or starts it where that process did not come to it. */
   async find(): Promise<Beginning> {
-    const { context, worker, runs, onStarted } = this.#options
+    const { context, worker, onStarted } = this.#options
     const { runner, detach } = context
     await this.#learnStops()
-    for (const run of runs()) if (!(await this.#recall(run))) return DETACHED
     const found = await this.#insist('look at the worker', () => runner.inspect(worker.name))
     if (found === null || detach.aborted) return DETACHED
     const state = found.value
@@ -158,20 +156,6 @@ export class WorkerStart {
     if (found === null) return DETACHED
     const { phase } = found.value
     return phase === 'running' || phase === 'exited' ? THERE : { kind: 'start-failed', failure }
-  }
-
-  /** What the stored events say of this attempt. `false`: the service stops again. */
-  async #recall(run: Run): Promise<boolean> {
-    const { store } = this.#options.context
-    const { id, attempt, lastSeq } = run.task
-    for (let after = 0; after < lastSeq;) {
-      const from = after
-      const found = await this.#insist('read the events', () => store.events(id, from, RECALL_EVENTS))
-      if (found === null) return false
-      for (const event of found.value) if (event.attempt === attempt) run.transcript.recall(event.body)
-      after = found.value.at(-1)?.seq ?? lastSeq
-    }
-    return true
   }
 
   #insist<T>(what: string, action: () => Promise<T>): Promise<{ readonly value: T } | null> {

@@ -1,0 +1,59 @@
+import { performance } from 'node:perf_hooks'
+import { CONNECTED, script } from '../test/e2e/scripts.ts'
+import type { TestService } from '../test/e2e/service.ts'
+import { type Bench, percentile } from './row.ts'
+
+const WORKERS = 100
+const LINES = 10_000
+const LINE = '{"event":"text_delta","delta":"token 1234 "}'
+
+/** Prints its lines at once, then one twice a second, for as long as it is let. */
+const TALKER = `${CONNECTED}; yes '${LINE}' | head -n ${LINES}; while :; do sleep 0.5; echo '${LINE}'; done`
+
+interface Progress {
+  readonly taskEvents: { readonly events: readonly { readonly seq: number }[] }
+}
+
+/** Workers of a service that was killed, each with a long log, are read on by the next one. */
+export const adoption: Bench = {
+  presets: { talker: script(TALKER, { timeouts: { stop_grace: '1s' } }) },
+  async run(service, report) {
+    const ids = await Promise.all(Array.from({ length: WORKERS }, () => service.submit('talker')))
+    await Promise.all(ids.map((id) => reached(service, id, LINES)))
+    await service.down('SIGKILL')
+    const begin = performance.now()
+    await service.up()
+    const readyMs = performance.now() - begin
+    const last = new Map<string, number>()
+    await Promise.all(
+      ids.map(async (id) => {
+        const { lastSeq } = await service.task(id)
+        await reached(service, id, lastSeq + 1)
+        last.set(id, performance.now() - begin)
+      }),
+    )
+    const times = [...last.values()]
+    const all = percentile(times, 1)
+    report({
+      name: `${WORKERS} containers with logs of ${LINES} lines, start of the service to the last one read on`,
+      value: all,
+      unit: 'ms',
+      ratio: all / readyMs,
+      note: `to the service's own start, ${Math.round(readyMs)} ms; the median worker after ${Math.round(percentile(times, 0.5))} ms`,
+      goal: { text: '<= 3000 ms', met: all <= 3_000 },
+    })
+    await service.query('mutation { cancelTasks(filter: { presetId: "test/talker" }) { __typename } }')
+    await Promise.all(ids.map((id) => service.events(id, last.size)))
+  },
+}
+
+/** Waits until the task has this many events. */
+async function reached(service: TestService, id: string, seq: number): Promise<void> {
+  const query =
+    'subscription ($id: ID!, $after: Int!) { taskEvents(taskId: $id, after: $after) { events { seq } } }'
+  const { lastSeq } = await service.task(id)
+  for await (const { taskEvents } of service.subscribe<Progress>(query, { id, after: lastSeq })) {
+    if (taskEvents.events.some((event) => event.seq >= seq)) return
+  }
+  throw new Error(`task ${id} ended before its event ${seq}`)
+}
