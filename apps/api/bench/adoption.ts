@@ -1,4 +1,5 @@
-import { performance } from 'node:perf_hooks'
+import { readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { CONNECTED, script } from '../test/e2e/scripts.ts'
 import type { TestService } from '../test/e2e/service.ts'
 import { type Bench, percentile } from './row.ts'
@@ -7,8 +8,8 @@ const WORKERS = 100
 const LINES = 10_000
 const LINE = '{"event":"text_delta","delta":"token 1234 "}'
 
-/** Prints its lines at once, then one twice a second, for as long as it is let. */
-const TALKER = `${CONNECTED}; yes '${LINE}' | head -n ${LINES}; while :; do sleep 0.5; echo '${LINE}'; done`
+/** Prints its lines at once, then one every two seconds, for as long as it is let. */
+const TALKER = `${CONNECTED}; yes '${LINE}' | head -n ${LINES}; while :; do sleep 2; echo '${LINE}'; done`
 
 interface Progress {
   readonly taskEvents: { readonly events: readonly { readonly seq: number }[] }
@@ -21,17 +22,19 @@ export const adoption: Bench = {
     const ids = await Promise.all(Array.from({ length: WORKERS }, () => service.submit('talker')))
     await Promise.all(ids.map((id) => reached(service, id, LINES)))
     await service.down('SIGKILL')
+    // Each says something meanwhile, to be found by the next service.
+    await delay(3_000)
     const begin = performance.now()
     await service.up()
     const readyMs = performance.now() - begin
     const last = new Map<string, number>()
     await Promise.all(
       ids.map(async (id) => {
-        const { lastSeq } = await service.task(id)
-        await reached(service, id, lastSeq + 1)
+        await reached(service, id, (await lastSeqOf(service, id)) + 1)
         last.set(id, performance.now() - begin)
       }),
     )
+    const cpu = await cpuSeconds(service.pid)
     const times = [...last.values()]
     const all = percentile(times, 1)
     report({
@@ -39,7 +42,7 @@ export const adoption: Bench = {
       value: all,
       unit: 'ms',
       ratio: all / readyMs,
-      note: `to the service's own start, ${Math.round(readyMs)} ms; the median worker after ${Math.round(percentile(times, 0.5))} ms`,
+      note: `to the service's own start, ${Math.round(readyMs)} ms; the median worker after ${Math.round(percentile(times, 0.5))} ms; ${cpu.toFixed(1)} s of CPU in the service`,
       goal: { text: '<= 3000 ms', met: all <= 3_000 },
     })
     await service.query('mutation { cancelTasks(filter: { presetId: "test/talker" }) { __typename } }')
@@ -47,11 +50,27 @@ export const adoption: Bench = {
   },
 }
 
+/** What the process has used so far, in all its threads. */
+async function cpuSeconds(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  // The fields behind the program's name, which may hold anything: user and system time are the 12th and 13th, in hundredths of a second.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
+async function lastSeqOf(service: TestService, id: string): Promise<number> {
+  const { task } = await service.query<{ task: { lastSeq: number } }>(
+    'query ($id: ID!) { task(id: $id) { lastSeq } }',
+    { id },
+  )
+  return task.lastSeq
+}
+
 /** Waits until the task has this many events. */
 async function reached(service: TestService, id: string, seq: number): Promise<void> {
   const query =
     'subscription ($id: ID!, $after: Int!) { taskEvents(taskId: $id, after: $after) { events { seq } } }'
-  const { lastSeq } = await service.task(id)
+  const lastSeq = await lastSeqOf(service, id)
   for await (const { taskEvents } of service.subscribe<Progress>(query, { id, after: lastSeq })) {
     if (taskEvents.events.some((event) => event.seq >= seq)) return
   }

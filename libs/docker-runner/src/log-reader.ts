@@ -15,6 +15,8 @@ const ZULU = 0x5a
 /** Where the microseconds begin in `2026-11-23T13:09:00.123456789Z`: stamps that first differ from here on are of one millisecond. */
 const MICROSECONDS_AT = 23
 const MAX_ERROR_TEXT = 1_000
+/** Entries of the two streams that are further apart in time stand in the log in their order (seen: up to 12 ms out of it). */
+const DISORDER_MS = 1_000
 
 /** The engine's answer is not a readable log: it says so itself in the middle of it, or it is not of Docker's form. */
 export class LogFormatError extends Error {
@@ -64,14 +66,17 @@ interface Place {
 }
 
 export function createLogReader(after: OutputCursor): LogReader {
-  const stdout = parseCursor('stdout', after.stdout)
-  const stderr = parseCursor('stderr', after.stderr)
+  const cursors = { stdout: parseCursor('stdout', after.stdout), stderr: parseCursor('stderr', after.stderr) }
+  const stdout = cursors.stdout.place
+  const stderr = cursors.stderr.place
   const head = Buffer.alloc(PREFIX_BYTES)
   let headBytes = 0
   /** The stream that spoke last: all that stands before its place in the log has been read, of both streams. */
-  let last: Place | null = null
+  let last: Place | null = lastOf(cursors.stdout, cursors.stderr)
   /** While it is set, nothing is yielded until this place has been found in the answer. */
   let sought: Place | null = null
+  let soughtAt = 0
+  /** The answer began before any line of the sought one's stamp: those of its stamp can be counted. */
   let soughtSeenOlder = false
   /** In how many more entries it must be found. */
   let soughtWithin = 0
@@ -103,6 +108,7 @@ export function createLogReader(after: OutputCursor): LogReader {
     skip = 0
     if (sought !== null && --soughtWithin < 0) return false
     if (sought !== null && place !== sought) {
+      soughtSeenOlder ||= at + DISORDER_MS < soughtAt
       passes = false
       skip = size
       return true
@@ -155,7 +161,8 @@ export function createLogReader(after: OutputCursor): LogReader {
   }
 
   function data(bytes: Buffer): WorkerOutput {
-    return { kind: 'data', stream: place.stream, bytes, cursor: cursorText(place), at }
+    const cursor = cursorText(place, place === stdout ? stderr : stdout)
+    return { kind: 'data', stream: place.stream, bytes, cursor, at }
   }
 
   return {
@@ -165,6 +172,7 @@ export function createLogReader(after: OutputCursor): LogReader {
       beganTooLate = false
       soughtSeenOlder = false
       sought = tail === null ? null : last
+      soughtAt = sought === null ? 0 : Date.parse(`${sought.stamp.toString('latin1', 0, MICROSECONDS_AT)}Z`)
       soughtWithin = tail ?? 0
       for (const each of [stdout, stderr]) {
         each.skipLines = each.stepped ? each.total : each.lines
@@ -311,23 +319,49 @@ function lostLines(streams: string): string {
   return `lines of ${streams} that had been read are not in the engine's log any more; unread ones may be gone with them`
 }
 
-const CURSOR = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?$/
+const CURSOR =
+  /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?(?:,with (\d{1,15}))?$/
 
-function cursorText(place: Place): string {
+/** `with`: how many lines of the other stream stand before this place in the log; left out where a part of one more does. */
+function cursorText(place: Place, other: Place): string {
   if (place.total === 0) return ''
-  return `${place.stamp.toString('latin1')},${place.lines},${place.total}${place.stepped ? ',stepped' : ''}`
+  const { stamp, lines, total, stepped } = place
+  const beside = other.partialBytes === 0 ? `,with ${other.total}` : ''
+  return `${stamp.toString('latin1')},${lines},${total}${stepped ? ',stepped' : ''}${beside}`
 }
 
-function parseCursor(stream: OutputStream, text: string): Place {
+interface Cursor {
+  readonly place: Place
+  /** How many lines of the other stream stand before it; `null`: not known. */
+  readonly beside: number | null
+}
+
+function parseCursor(stream: OutputStream, text: string): Cursor {
   const fresh = { stream, partialBytes: 0, skipping: false, skipLines: 0, skipBytes: 0 }
-  if (text === '') return { ...fresh, stamp: Buffer.alloc(STAMP_BYTES), lines: 0, total: 0, stepped: false }
-  const [, stamp, lines, total, stepped] = CURSOR.exec(text) ?? []
+  if (text === '') {
+    const place = { ...fresh, stamp: Buffer.alloc(STAMP_BYTES), lines: 0, total: 0, stepped: false }
+    return { place, beside: null }
+  }
+  const [, stamp, lines, total, stepped, beside] = CURSOR.exec(text) ?? []
   if (stamp === undefined) throw new TypeError(`not a cursor of this runner: ${text.slice(0, 100)}`)
   return {
-    ...fresh,
-    stamp: Buffer.from(stamp, 'latin1'),
-    lines: Number(lines),
-    total: Number(total),
-    stepped: stepped !== undefined,
+    place: {
+      ...fresh,
+      stamp: Buffer.from(stamp, 'latin1'),
+      lines: Number(lines),
+      total: Number(total),
+      stepped: stepped !== undefined,
+    },
+    beside: beside === undefined ? null : Number(beside),
   }
+}
+
+/** The one of the two streams that spoke last before the reader of these cursors stopped: it knew all that was read of the other. */
+function lastOf(one: Cursor, other: Cursor): Place | null {
+  for (const [{ place, beside }, { place: silent }] of [
+    [one, other],
+    [other, one],
+  ] as const)
+    if (beside === silent.total) return place
+  return null
 }

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { OUTPUT_START } from '@gpu-service/tasks'
+import { OUTPUT_START, type OutputCursor } from '@gpu-service/tasks'
 import { readOutput } from '@gpu-service/tasks/testing'
 import type { EngineProxy } from './engine-proxy.ts'
 import { type DockerRig, openProxiedRig, type ProxiedRig } from './rig.ts'
@@ -251,6 +251,30 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
         .map((line) => /tail=(\w+)/.exec(line)?.[1])
       expect(asked.slice(0, 4)).toEqual(['all', '1000', '20000', 'all'])
     })
+
+    it.each(['echo word >&2; seq 1 5000', 'seq 1 5000', 'seq 1 5000; sleep 1.2; echo word >&2'])(
+      'is asked by the next reader for the end of a long log only (%s)',
+      async (lines) => {
+        const { name, run } = await rig.start(
+          `${lines}; while [ ! -e "$OUTPUT_DIR/go" ]; do sleep 0.02; done; echo more; sleep 1.2; echo more >&2`,
+        )
+        const files = rig.runner.outputFolder(name, run?.runId ?? '').host
+        const isSaid = lines.includes('word')
+        let after: OutputCursor = OUTPUT_START
+        const leave = new AbortController()
+        for await (const item of rig.runner.output(name, { after, signal: leave.signal })) {
+          if (item.kind !== 'data') continue
+          after = { ...after, [item.stream]: item.cursor }
+          if (after.stdout.includes(',5000') && (!isSaid || after.stderr !== '')) leave.abort()
+        }
+        await writeFile(join(files, 'go'), '')
+        const before = proxy.requests.length
+        const { stdout, stderr, gaps } = await readOutput(rig.runner, name, { after, signal: never })
+        expect([stdout.toString(), stderr.toString(), gaps]).toEqual(['more\n', 'more\n', []])
+        const asked = proxy.requests.slice(before).filter((line) => line.includes('/logs'))
+        expect(asked.map((line) => /tail=(\w+)/.exec(line)?.[1])).not.toContain('all')
+      },
+    )
 
     it('is noticed where it hangs, and the worker is read on when it answers again', async () => {
       const { name } = await rig.start('echo before; sleep 3; echo after')
