@@ -21,6 +21,7 @@ import type { Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
+import { diskCheck } from './disk-space.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
@@ -164,18 +165,23 @@ async function start(
           return row === null || file === null ? null : { ...row, path: file.path }
         },
       },
-      health: () => ({
-        ready: !stopping,
-        checks: {
-          service: { ok: !stopping, detail: stopping ? 'stopping' : 'serving' },
-          runner: { ok: dispatcher.blocked === null, detail: dispatcher.blocked ?? choice.kind },
-          gpus: gpusCheck(gpus.list()),
-          presets: {
-            ok: presets.issues().length === 0,
-            detail: `${presets.presets().length} in force, ${presets.issues().length} problem(s) in the file`,
+      health: async () => {
+        const [database, disk] = await Promise.all([store.health(), diskCheck(dataDir)])
+        return {
+          ready: !stopping && database.ok && disk.ok,
+          checks: {
+            service: { ok: !stopping, detail: stopping ? 'stopping' : 'serving' },
+            database,
+            disk,
+            runner: { ok: dispatcher.blocked === null, detail: dispatcher.blocked ?? choice.kind },
+            gpus: gpusCheck(gpus.list()),
+            presets: {
+              ok: presets.issues().length === 0,
+              detail: `${presets.presets().length} in force, ${presets.issues().length} problem(s) in the file`,
+            },
           },
-        },
-      }),
+        }
+      },
       logger,
     }),
   )

@@ -84,7 +84,10 @@ async function openConnection(file: string): Promise<Connection> {
         (row) => Object.fromEntries(columnNames.map((name, column) => [name, row[column]])) as R,
       )
     },
-    script: (sql) => adapter.executeScript(sql),
+    // The adapter throws at once instead of rejecting.
+    async script(sql) {
+      await adapter.executeScript(sql)
+    },
     [Symbol.asyncDispose]: () => adapter.dispose(),
   }
 }

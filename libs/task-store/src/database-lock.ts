@@ -2,6 +2,17 @@ import { closeSync, openSync } from 'node:fs'
 import Database from 'better-sqlite3'
 import { StoreError, toStoreError } from './store-error.ts'
 
+/** In the lock's own file: the database was made. */
+const MADE = 1
+
+/** The database is this process's own until it is disposed of. */
+export interface DatabaseLock extends Disposable {
+  /** An earlier owner has made the database. */
+  readonly isMarked: boolean
+  /** Remembers that the database is made. */
+  mark(): void
+}
+
 /**
  * Makes this process the only owner of the database until it disposes of the lock or dies, however it dies: an exclusive lock on a small
  * file beside the database, which the kernel releases. It goes through SQLite because Node.js has no file locks of its own. The file stays
@@ -9,7 +20,7 @@ import { StoreError, toStoreError } from './store-error.ts'
  *
  * Throws `StoreError` DATABASE_IN_USE at once where another process is the owner.
  */
-export function lockDatabase(file: string): Disposable {
+export function lockDatabase(file: string): DatabaseLock {
   const lockFile = `${file}.lock`
   let lock: Database.Database | null = null
   try {
@@ -17,7 +28,9 @@ export function lockDatabase(file: string): Disposable {
     lock = new Database(lockFile, { timeout: 0 })
     // Or there would be an empty journal file too, for as long as the lock is held.
     lock.pragma('journal_mode=MEMORY')
-    lock.exec('BEGIN EXCLUSIVE')
+    // The lock is kept over commits.
+    lock.pragma('locking_mode=EXCLUSIVE')
+    lock.exec('BEGIN EXCLUSIVE; COMMIT')
   } catch (error) {
     lock?.close()
     const failure = toStoreError(error, `locking ${lockFile}`)
@@ -31,6 +44,12 @@ export function lockDatabase(file: string): Disposable {
   }
   const held = lock
   return {
+    get isMarked() {
+      return held.pragma('user_version', { simple: true }) === MADE
+    },
+    mark() {
+      if (!this.isMarked) held.pragma(`user_version=${MADE}`)
+    },
     [Symbol.dispose]() {
       held.close()
     },

@@ -1,2 +1,2 @@
 export { openTaskStore, type TaskStoreOptions } from './open-task-store.ts'
-export { StoreError, type StoreErrorCode } from './store-error.ts'
+export { isOutage, StoreError, type StoreErrorCode } from './store-error.ts'

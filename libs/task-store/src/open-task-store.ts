@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import { closeSync, existsSync, openSync, realpathSync } from 'node:fs'
+import { closeSync, existsSync, openSync, realpathSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -7,12 +7,15 @@ import type { Logger, TaskStore } from '@gpu-service/tasks'
 import { createAppend } from './append.ts'
 import { startCheckpoints } from './checkpoints.ts'
 import { connectionFactory, openConnections, type Connections } from './connection.ts'
+import { watchFile } from './database-file.ts'
 import { lockDatabase } from './database-lock.ts'
+import { createDurability, type Durability } from './durability.ts'
 import { createEventLog } from './event-log.ts'
 import { MIGRATIONS } from './generated/migrations.ts'
 import { createLookup } from './lookup.ts'
 import { migrate } from './migrations.ts'
 import { createMoves } from './moves.ts'
+import { createProbe } from './probe.ts'
 import { createSearch } from './search.ts'
 import { insert } from './statements.ts'
 import { StoreError, toStoreError } from './store-error.ts'
@@ -34,15 +37,24 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
   const file = databaseFile(url)
   const lock = lockDatabase(file)
   try {
+    const isThere = existsSync(file) && statSync(file).size > 0
+    if (lock.isMarked && !isThere)
+      throw new StoreError(
+        'DATABASE_MISSING',
+        `The database ${file} was there before and is gone. Put it back; or, to begin with an empty one, remove ${file}.lock too.`,
+      )
     // SQLite gives the files that it keeps beside it the same mode.
     if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600))
     await migrate(connectionFactory(file), MIGRATIONS, logger)
     const connections = await openConnections(file)
     try {
-      const writer = createWriter(connections.writer)
+      const writer = createWriter(connections.writer, watchFile(file))
       const installation = await identify(connections, writer)
-      return createStore(installation, connections, writer, [
+      lock.mark()
+      const durability = createDurability(file)
+      return createStore(installation, connections, writer, durability, [
         startCheckpoints(file, logger),
+        durability,
         connections,
         lock,
       ])
@@ -61,6 +73,7 @@ function createStore(
   installation: string,
   { reader }: Connections,
   writer: Writer,
+  durability: Durability,
   owned: readonly (Disposable | AsyncDisposable)[],
 ): TaskStore {
   const moves = createMoves(writer)
@@ -112,6 +125,8 @@ function createStore(
   return {
     kind: 'sqlite',
     installation,
+    health: createProbe(writer),
+    sync: guarded('making it durable', () => durability.sync()),
     create: guarded('storing tasks', moves.create),
     claim: guarded('claiming tasks', moves.claim),
     createWorker: guarded('storing a worker', moves.createWorker),

@@ -9,8 +9,10 @@ export type StoreErrorCode =
   | 'DATABASE_NEWER'
   /** A migration failed or was edited after it had been applied, or the file is a database of something else. */
   | 'MIGRATION_FAILED'
-  /** The file cannot be opened. */
+  /** The file cannot be opened, or was removed while it was open. */
   | 'DATABASE_UNAVAILABLE'
+  /** There was a database, and there is none any more. */
+  | 'DATABASE_MISSING'
   /** Another program has held the database's lock for too long. Trying again later may help. */
   | 'DATABASE_BUSY'
   /** No room on the disk, or in the quota. Trying again later may help. */
@@ -77,6 +79,7 @@ export function isOutage(error: unknown): boolean {
     code === 'DATABASE_READ_ONLY' ||
     code === 'DATABASE_IO' ||
     code === 'DATABASE_CORRUPT' ||
+    code === 'DATABASE_UNAVAILABLE' ||
     code === 'CLOSED'
   )
 }

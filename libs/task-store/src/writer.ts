@@ -34,9 +34,11 @@ interface Waiting {
 }
 
 /**
+ * `checkFile` throws where the database must not be written.
+ *
  * The transactions are begun and ended here rather than by the driver adapter, which never lets go of its lock after a BEGIN that failed.
  */
-export function createWriter(connection: Connection): Writer {
+export function createWriter(connection: Connection, checkFile: () => void): Writer {
   const waiting: Waiting[] = []
   let draining = false
   let sinceLook = 0
@@ -80,6 +82,7 @@ export function createWriter(connection: Connection): Writer {
 
   /** Makes the changes that `next` gives in one transaction. Throws, with nothing written, the failure of the first that fails. */
   async function transaction(next: () => Waiting | undefined): Promise<void> {
+    checkFile()
     await begin()
     const committed: (() => void)[] = []
     try {

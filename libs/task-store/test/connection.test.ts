@@ -16,7 +16,7 @@ it('keeps a transaction to itself until it commits, drops it when it fails, and 
   await store[Symbol.asyncDispose]()
 
   await using connections = await openConnections(file)
-  const writer = createWriter(connections.writer)
+  const writer = createWriter(connections.writer, () => undefined)
   const owner = async () => (await connections.reader.task.findUnique({ where: { id: taskId(1) } }))?.owner
   const failing = writer.change(async ({ execute }) => {
     await execute(setOwner('lost'))

@@ -188,6 +188,13 @@ export interface TaskPage {
  */
 export interface TaskStore extends AsyncDisposable {
   readonly kind: 'sqlite' | 'postgresql'
+  /** Whether it takes writes at the moment; told within a second or so, also where the database hangs. */
+  health(): Promise<StoreHealth>
+  /**
+   * Resolves when all that was committed before is durable against a loss of power as well. What the other methods have done is so only
+   * sooner or later.
+   */
+  sync(): Promise<void>
   /** Made once per installation and kept: eight characters of a-z and 0-9. */
   readonly installation: string
 
@@ -266,6 +273,13 @@ export interface TaskStore extends AsyncDisposable {
   drains(): Promise<ReadonlyMap<GpuId, GpuDrain>>
   /** `null`: the GPU is in use again. */
   setDrain(id: GpuId, drain: GpuDrain | null): Promise<void>
+}
+
+/** How the store is. */
+export interface StoreHealth {
+  readonly ok: boolean
+  /** For a person. */
+  readonly detail: string
 }
 
 /** A write was refused because the writer's knowledge of a task is out of date. */

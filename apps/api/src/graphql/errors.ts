@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { GraphQLError, type GraphQLFormattedError } from 'graphql'
+import { isOutage, StoreError } from '@gpu-service/task-store'
 import type { Logger } from '@gpu-service/tasks'
 
 /** Why a request could not be served, for programs. An error with another code, or none, is a fault of the service and is not shown. */
@@ -15,6 +16,8 @@ const PUBLIC_CODES = [
   'QUERY_TOO_LARGE',
   'QUERY_TOO_COMPLEX',
   'TOO_MANY_OPERATIONS',
+  // The database takes nothing at the moment.
+  'DATABASE_UNAVAILABLE',
   // Resolvers.
   'NOT_FOUND',
   'BAD_CURSOR',
@@ -42,8 +45,14 @@ export function createErrorFormat(logger: Logger): FormatError {
     if (located !== null && code !== null) {
       return { message: located.message, ...place, extensions: { code } }
     }
+    const root = rootOf(error)
+    if (root instanceof StoreError && root.code !== 'DATABASE_CORRUPT' && isOutage(root)) {
+      logger.warn({ err: root, path: path?.join('.') }, 'An operation failed because of the database.')
+      const message = `${root.message} Nothing was changed; it can be tried again.`
+      return { message, ...place, extensions: { code: 'DATABASE_UNAVAILABLE' satisfies PublicCode } }
+    }
     const errorId = randomUUID()
-    logger.error({ err: rootOf(error), errorId, path: path?.join('.') }, 'An operation failed unexpectedly.')
+    logger.error({ err: root, errorId, path: path?.join('.') }, 'An operation failed unexpectedly.')
     const message = `Something went wrong in the service; its log has the details under ${errorId}.`
     return { message, ...place, extensions: { code: 'INTERNAL_SERVER_ERROR', errorId } }
   }

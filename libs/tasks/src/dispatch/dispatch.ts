@@ -157,6 +157,8 @@ export class TaskDispatcher implements Dispatcher {
       this.#histories.asked(specHashOf(task.spec), task.createdAt)
       this.taskChanges.changed(task.id)
     }
+    // Who hears that a task was taken must find it whatever happens, a loss of power included; the task itself need not wait for that.
+    await store.sync()
     return { status: 'submitted', tasks: created.tasks }
   }
 
