@@ -78,17 +78,10 @@ async function store(
     if (bytes > maxBytes) return tooLarge(maxBytes)
     await rename(partial, path)
     return { status: 'taken', bytes, sha256: hash.digest('hex') }
-  } catch (error) {
-    if (!isFull(error)) throw error
-    return { status: 'no-room', message: `There is no room for the file: ${error.message}` }
   } finally {
     await out.close().catch(() => undefined)
     await rm(partial, { force: true })
   }
-}
-
-function isFull(error: unknown): error is Error {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
 }
 
 function tooLarge(maxBytes: number): Taken {

@@ -14,8 +14,6 @@ export type Taken =
   | { readonly status: 'taken'; readonly bytes: number; /** Lower-case hex. */ readonly sha256: string }
   /** There is no such file, it is no plain file, or it lies outside of the output folder. */
   | { readonly status: 'refused'; readonly message: string }
-  /** There is no room for it at the moment; nothing of it was kept, and it can be taken later. */
-  | { readonly status: 'no-room'; readonly message: string }
 
 /** Keeps the bytes of artifacts, outside of the database. */
 export interface ArtifactFiles {

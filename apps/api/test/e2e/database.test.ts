@@ -125,7 +125,7 @@ describe('a database', () => {
       })
       await writeFile(go, '')
       await vi.waitFor(() => {
-        expect(service.output).toContain('An artifact waits for room on the disk.')
+        expect(service.output).toContain('Could not keep an artifact; trying again.')
       }, 20_000)
       await disk.free()
       await vi.waitFor(async () => {

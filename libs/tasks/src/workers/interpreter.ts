@@ -307,7 +307,7 @@ export class Interpreter {
     const { source, name, mediaType } = event
     const owner = runId ?? [...handed.keys()][0] ?? ''
     const taken = await takeArtifact(owner, id, source)
-    if (taken.status !== 'taken') {
+    if (taken.status === 'refused') {
       run.write({ type: 'fault', kind: 'INVALID_ARTIFACT', line: startOf(event), detail: taken.message })
       return
     }

@@ -1,5 +1,5 @@
-import type { ArtifactFiles, ArtifactSource, Taken } from '../artifact-files.ts'
-import { delay, type Clock } from '../clock.ts'
+import type { ArtifactFiles, Taken } from '../artifact-files.ts'
+import type { Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
 import type { TaskEvent } from '../event.ts'
 import type { GpuReading } from '../evidence.ts'
@@ -49,8 +49,6 @@ export interface WorkerContext {
 
 /** Between SIGTERM and SIGKILL of a session worker that has let its grace period pass already. */
 const LAST_GRACE_MS = 500
-/** How often room for an artifact is looked for. */
-const ROOM_RETRY_MS = 1_000
 /** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
 const MAX_PAST = 1_000
 const MAX_AFFINITIES = 1_000
@@ -451,28 +449,15 @@ export class WorkerLife {
   async #takeArtifact(runId: string, id: ArtifactId, source: ArtifactEvent['source']): Promise<Taken> {
     const { artifactFiles, runner, logger } = this.#context
     const folder = runner.outputFolder(this.#worker.name, runId)
-    const from: ArtifactSource = source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source
     try {
-      return await this.#whenThereIsRoom(runId, () => artifactFiles.take(id, from))
+      return await artifactFiles.take(
+        id,
+        source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source,
+      )
     } catch (error) {
-      if (this.#context.detach.aborted) throw error
       logger.error({ err: error, runId }, 'An artifact could not be kept.')
       const detail = error instanceof Error ? error.message : String(error)
       return { status: 'refused', message: `The service could not keep the file: ${detail}` }
-    }
-  }
-
-  /** A full disk is waited for, and what the worker says meanwhile stays in its log; as long as the task's own deadlines let it. */
-  async #whenThereIsRoom(runId: string, take: () => Promise<Taken>): Promise<Taken> {
-    const { clock, logger, detach } = this.#context
-    for (let isNews = true; ; isNews = false) {
-      const taken = await take()
-      const run = this.#runs.get(runId)
-      if (taken.status !== 'no-room' || run === undefined || run.stopReason !== null) return taken
-      if (isNews) logger.warn({ runId, reason: taken.message }, 'An artifact waits for room on the disk.')
-      await delay(clock, ROOM_RETRY_MS, detach)
-      // The next start reads the artifact's event again.
-      detach.throwIfAborted()
     }
   }
 
