@@ -28,6 +28,8 @@ export interface Config {
   readonly gpuSampleMs: number
   /** How long a task that cannot start lets later ones pass. */
   readonly maxPassMs: number
+  /** Between two looks for what nobody needs any more. */
+  readonly housekeepingMs: number
   /** Origins (`https://host:port`) from which browsers may call. */
   readonly allowedOrigins: readonly string[]
   /** Names in a request's Host header that are served beside the loopback ones; lower case, without ports. */
@@ -111,6 +113,12 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
       'seconds from 0 to 86400, such as 30 or 0.5',
       seconds(0, 86_400),
     ),
+    housekeepingMs: read(
+      'HOUSEKEEPING_SECONDS',
+      30_000,
+      'seconds from 0.1 to 3600, such as 30 or 0.5',
+      seconds(0.1, 3_600),
+    ),
     allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
     allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
     shutdown: read('SHUTDOWN', 'detach', ...oneOf('detach', 'stop')),
@@ -149,6 +157,7 @@ const SETTING_NAMES = [
   'GPU_SAMPLE_SECONDS',
   'MAX_WORKERS',
   'MAX_PASS_SECONDS',
+  'HOUSEKEEPING_SECONDS',
   'ALLOWED_ORIGINS',
   'ALLOWED_HOSTS',
   'SHUTDOWN',

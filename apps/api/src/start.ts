@@ -139,6 +139,7 @@ async function start(
       maxWorkers: config.maxWorkers,
       maxQueued: MAX_QUEUED,
       maxPassMs: config.maxPassMs,
+      housekeepingMs: config.housekeepingMs,
       shutdown: config.shutdown,
     }),
   )

@@ -28,6 +28,8 @@ export interface DispatcherOptions {
   readonly maxQueued: number
   /** How long a task that cannot start lets later ones pass, in milliseconds. */
   readonly maxPassMs: number
+  /** Between two looks for what nobody needs any more, in milliseconds. */
+  readonly housekeepingMs: number
   /** What becomes of the workers when the dispatcher is disposed: they go on, or are stopped and their tasks cancelled. */
   readonly shutdown: 'detach' | 'stop'
 }

@@ -32,7 +32,10 @@ import { ScriptedClock } from './scripted-clock.ts'
 import { ScriptedRunner } from './scripted-runner.ts'
 import type { ScriptedWorker } from './scripted-worker.ts'
 
-type Limits = Pick<DispatcherOptions, 'maxWorkers' | 'maxQueued' | 'maxPassMs' | 'shutdown'>
+type Limits = Pick<
+  DispatcherOptions,
+  'maxWorkers' | 'maxQueued' | 'maxPassMs' | 'housekeepingMs' | 'shutdown'
+>
 
 export interface StageOptions extends Partial<Limits> {
   readonly presets: readonly WorkerSpec[]
@@ -108,7 +111,8 @@ export class Stage implements AsyncDisposable {
   private constructor(options: StageOptions, store: TaskStore, gpus: GpuInventory) {
     const { presets, clock = new ScriptedClock() } = options
     const { maxWorkers = 20, maxQueued = 1_000, maxPassMs = 30_000, shutdown = 'detach' } = options
-    this.#limits = { maxWorkers, maxQueued, maxPassMs, shutdown }
+    const { housekeepingMs = 30_000 } = options
+    this.#limits = { maxWorkers, maxQueued, maxPassMs, housekeepingMs, shutdown }
     this.#clock = clock
     this.store = store
     this.gpus = gpus
