@@ -140,6 +140,7 @@ async function start(
       maxQueued: MAX_QUEUED,
       maxPassMs: config.maxPassMs,
       housekeepingMs: config.housekeepingMs,
+      retention: config.retention,
       shutdown: config.shutdown,
     }),
   )

@@ -51,11 +51,13 @@ export const TaskConnection = {
 export const taskSubscriptions = {
   taskEvents: {
     async subscribe(_parent, { taskId, after }, { dispatcher }) {
-      try {
-        return await dispatcher.feeds.open(taskId as TaskId, { after })
-      } catch (error) {
-        if (!(error instanceof FeedError)) throw error
-        throw refusal(error.code, error.message)
+      const batches = await told(dispatcher.feeds.open(taskId as TaskId, { after }))
+      return {
+        [Symbol.asyncIterator]() {
+          return this
+        },
+        next: () => told(batches.next()),
+        return: () => batches.return?.() ?? Promise.resolve({ done: true, value: undefined }),
       }
     },
     resolve: (batch: EventBatch) => batch,
@@ -72,6 +74,16 @@ export const taskSubscriptions = {
     resolve: (task: DomainTask) => task,
   },
 } satisfies SubscriptionResolvers
+
+/** What a feed refuses is told to the client. */
+async function told<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (!(error instanceof FeedError)) throw error
+    throw refusal(error.code, error.message)
+  }
+}
 
 export const Task = {
   attempts: ({ id }, _args, { store }) => store.attempts(id),

@@ -12,6 +12,7 @@ import {
   type LiveGpu,
   type LiveWorker,
   type PresetId,
+  type RetentionLimits,
   type SessionOptions,
   type SubmitRequest,
   type SubmitResult,
@@ -34,7 +35,7 @@ import type { ScriptedWorker } from './scripted-worker.ts'
 
 type Limits = Pick<
   DispatcherOptions,
-  'maxWorkers' | 'maxQueued' | 'maxPassMs' | 'housekeepingMs' | 'shutdown'
+  'maxWorkers' | 'maxQueued' | 'maxPassMs' | 'housekeepingMs' | 'retention' | 'shutdown'
 >
 
 export interface StageOptions extends Partial<Limits> {
@@ -43,6 +44,8 @@ export interface StageOptions extends Partial<Limits> {
   readonly gpus?: { readonly count: number; readonly memoryMb: number }
   /** A scripted one by default. */
   readonly clock?: Clock
+  /** Some that take everything and keep nothing by default. */
+  readonly artifactFiles?: ArtifactFiles
 }
 
 /** What a preset says beyond the example's; its parts are merged. */
@@ -105,14 +108,16 @@ export class Stage implements AsyncDisposable {
   dispatcher!: Dispatcher
   readonly #clock: Clock
   readonly #limits: Limits
+  readonly #artifactFiles: ArtifactFiles
   readonly #before = new Map<string, Hook>()
   readonly #after = new Map<string, Hook>()
 
   private constructor(options: StageOptions, store: TaskStore, gpus: GpuInventory) {
     const { presets, clock = new ScriptedClock() } = options
     const { maxWorkers = 20, maxQueued = 1_000, maxPassMs = 30_000, shutdown = 'detach' } = options
-    const { housekeepingMs = 30_000 } = options
-    this.#limits = { maxWorkers, maxQueued, maxPassMs, housekeepingMs, shutdown }
+    const { housekeepingMs = 30_000, retention = KEEP_ALL, artifactFiles = ARTIFACT_FILES } = options
+    this.#limits = { maxWorkers, maxQueued, maxPassMs, housekeepingMs, retention, shutdown }
+    this.#artifactFiles = artifactFiles
     this.#clock = clock
     this.store = store
     this.gpus = gpus
@@ -139,7 +144,7 @@ export class Stage implements AsyncDisposable {
       runner: this.runner,
       gpus: this.gpus,
       presets: this.presets,
-      artifactFiles: ARTIFACT_FILES,
+      artifactFiles: this.#artifactFiles,
       clock: this.#clock,
       logger: silentLogger,
       newId: uuidv7,
@@ -353,6 +358,8 @@ export function onlyTask(result: SubmitResult | null): Task {
   return submitted.task
 }
 
+const KEEP_ALL: RetentionLimits = { maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null }
+
 /** Every artifact is taken, when the turn of the event loop is over. */
 const ARTIFACT_FILES: ArtifactFiles = {
   async take() {
@@ -360,4 +367,5 @@ const ARTIFACT_FILES: ArtifactFiles = {
     return { status: 'taken', bytes: 3, sha256: '0'.repeat(64) }
   },
   async remove() {},
+  removeStrays: () => Promise.resolve(0),
 }

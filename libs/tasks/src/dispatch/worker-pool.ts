@@ -355,7 +355,8 @@ export class WorkerPool {
       return true
     } catch (error) {
       if (isAway(error)) this.#reachability.note(false, error.message)
-      else this.#options.logger.error({ err: error }, 'What nobody needs could not be looked for; trying again.')
+      else
+        this.#options.logger.error({ err: error }, 'What nobody needs could not be looked for; trying again.')
       return false
     }
   }

@@ -123,7 +123,10 @@ export class Leftovers {
         await runner.removeRuns(life.worker.name, (runId) => life.runs.some(({ id }) => id === runId))
       } catch (error) {
         if (isAway(error)) throw error
-        logger.error({ err: error, worker: life.worker.name }, 'The files of ended runs could not be removed.')
+        logger.error(
+          { err: error, worker: life.worker.name },
+          'The files of ended runs could not be removed.',
+        )
       }
     }
   }
