@@ -6,13 +6,14 @@ import { Prisma, type PrismaClient } from './generated/client.ts'
 import { inBatches } from './statements.ts'
 import type { Writer } from './writer.ts'
 
-/** A stretch of a removal ends after so long: nothing else runs in the process meanwhile. */
+/** A stretch of a removal ends after so long, since nothing else runs in the process meanwhile, and after so many steps. */
 const STRETCH_MS = 4
+const STRETCH_STEPS = 16
 /** Chunks of events are up to 256 KiB each; freeing one touches its pages. */
 const CHUNKS_AT_ONCE = 4
 const WORKERS_AT_ONCE = 20
 /** So many free pages of 4 KiB are left for what comes next, and as many as a quarter of the database. */
-const SPARE_PAGES = 16_384
+const SPARE_PAGES = 4_096
 /** Each one given back may move another one. */
 const PAGES_AT_ONCE = 128
 
@@ -40,7 +41,9 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
     let tookMs = 0
     const result = await writer.change(async (transaction) => {
       const start = performance.now()
-      const value = await change(transaction, () => performance.now() - start > STRETCH_MS)
+      let steps = 0
+      const isOver = (): boolean => ++steps >= STRETCH_STEPS || performance.now() - start > STRETCH_MS
+      const value = await change(transaction, isOver)
       tookMs = performance.now() - start
       return value
     })
