@@ -55,7 +55,7 @@ export async function openArtifactFiles({
     async remove(id) {
       await rm(pathOf(id), { force: true })
     },
-    async removeStrays(known) {
+    async removeStrays(known, signal) {
       let removed = 0
       const remove = async (names: readonly string[]): Promise<void> => {
         const kept: ReadonlySet<string> = await known(names.map(idOf))
@@ -72,6 +72,7 @@ export async function openArtifactFiles({
         if (names.length < STRAYS) continue
         await remove(names)
         names = []
+        if (signal.aborted) return removed
       }
       await remove(names)
       taken = null

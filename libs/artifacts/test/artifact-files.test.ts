@@ -104,6 +104,7 @@ test('takes small data from the event itself, and removes it again', async () =>
 })
 
 describe('strays', () => {
+  const never = new AbortController().signal
   const data = Buffer.from('hello').toString('base64')
   const known =
     (...ids: string[]) =>
@@ -117,7 +118,7 @@ describe('strays', () => {
     await writeFile(join(kept, 'known'), 'x')
     // The copy was cut off before the one that was announced.
     await writeFile(join(kept, 'known.partial'), 'x')
-    expect(await files.removeStrays(known('known'))).toBe(1_202)
+    expect(await files.removeStrays(known('known'), never)).toBe(1_202)
     expect(await readdir(kept)).toEqual(['known'])
   })
 
@@ -129,7 +130,7 @@ describe('strays', () => {
     const removed = await files.removeStrays(async () => {
       await files.take(late, { kind: 'data', data })
       return new Set()
-    })
+    }, never)
     expect(removed).toBe(1)
     expect((await readdir(join(root, 'kept'))).sort()).toEqual(['early', 'late'])
   })

@@ -51,20 +51,17 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
     return result
   }
 
-  return {
-    async endedTasks({ before, limit, withArtifacts }) {
-      const rows = await reader.$queryRaw<readonly { readonly id: string; readonly finishedAt: unknown }[]>(
-        withArtifacts ? endedWithArtifactsSql(before, limit) : endedSql(before, limit),
-      )
-      const tasks = new Map(rows.map(({ id, finishedAt }) => [id, Number(finishedAt)]))
-      return [...tasks].map(([id, finishedAt]): EndedTask => ({ id: id as TaskId, finishedAt }))
-    },
+  async function ended(sql: Prisma.Sql): Promise<readonly EndedTask[]> {
+    const rows = await reader.$queryRaw<readonly { readonly id: string; readonly finishedAt: unknown }[]>(sql)
+    const tasks = new Map(rows.map(({ id, finishedAt }) => [id, Number(finishedAt)]))
+    return [...tasks].map(([id, finishedAt]) => ({ id: id as TaskId, finishedAt }))
+  }
 
-    async lastEnded(limit) {
-      const rows = await reader.$queryRaw<readonly { readonly id: string }[]>(Prisma.sql`
-        SELECT "id" FROM "Task" WHERE "finishedAt" IS NOT NULL ORDER BY "finishedAt" DESC, "id" DESC LIMIT ${limit}`)
-      return rows.map(({ id }) => id as TaskId)
-    },
+  return {
+    endedTasks: ({ before, limit, withArtifacts }) =>
+      ended(withArtifacts ? endedWithArtifactsSql(before, limit) : endedSql(before, limit)),
+
+    lastEnded: ({ before, limit }) => ended(lastEndedSql(before, limit)),
 
     beginRemoval: (ids) =>
       writer.change(async ({ query }) => {
@@ -146,7 +143,13 @@ export function endedSql(before: number, limit: number): Prisma.Sql {
     SELECT "id", "finishedAt" FROM "Task" WHERE "finishedAt" < ${before} ORDER BY "finishedAt", "id" LIMIT ${limit}`
 }
 
-/** The same of those that have artifacts, by the age of these: an id is greater for a later one. One that has several comes several times. */
+/** The same from the other end. */
+export function lastEndedSql(before: number, limit: number): Prisma.Sql {
+  return Prisma.sql`
+    SELECT "id", "finishedAt" FROM "Task" WHERE "finishedAt" < ${before} ORDER BY "finishedAt" DESC, "id" DESC LIMIT ${limit}`
+}
+
+/** The first ones of those that have artifacts, by the age of these: an id is greater for a later one. One that has several comes several times. */
 export function endedWithArtifactsSql(before: number, limit: number): Prisma.Sql {
   return Prisma.sql`
     SELECT t."id", t."finishedAt" FROM "Artifact" AS a CROSS JOIN "Task" AS t ON t."id" = a."taskId"

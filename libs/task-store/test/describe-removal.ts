@@ -68,6 +68,9 @@ export function describeRemoval(name: string, openPlace: () => Promise<Place>): 
     const old = (limit: number, before = START + 1_000_000, withArtifacts = false) =>
       store.endedTasks({ before, limit, withArtifacts }).then((tasks) => tasks.map(({ id }) => id))
 
+    const last = (limit: number, before = START + 1_000_000) =>
+      store.lastEnded({ before, limit }).then((tasks) => tasks.map(({ id }) => id))
+
     it('gives the tasks that ended before a moment, those first that ended first, and no others', async () => {
       await ended(1, 300)
       await ended(2, 100)
@@ -78,7 +81,8 @@ export function describeRemoval(name: string, openPlace: () => Promise<Place>): 
       expect(await old(10)).toEqual([taskId(2), taskId(3), taskId(1)])
       expect(await old(2)).toEqual([taskId(2), taskId(3)])
       expect(await old(10, START + 200)).toEqual([taskId(2)])
-      expect(await store.lastEnded(2)).toEqual([taskId(1), taskId(3)])
+      expect(await last(2)).toEqual([taskId(1), taskId(3)])
+      expect(await last(2, START + 300)).toEqual([taskId(3), taskId(2)])
     })
 
     it('gives those with artifacts by the age of these, each once', async () => {
@@ -119,7 +123,7 @@ export function describeRemoval(name: string, openPlace: () => Promise<Place>): 
             expect(tasks.map(({ id }) => id)).toContain(taskId(2))
           }
           expect(await old(10)).toEqual([taskId(2)])
-          expect(await store.lastEnded(10)).toEqual([taskId(2)])
+          expect(await last(10)).toEqual([taskId(2)])
           expect((await store.activeTasks()).map(({ id }) => id)).toEqual([taskId(3), taskId(4)])
           expect(await store.artifact(artifactId(200))).not.toBeNull()
         },

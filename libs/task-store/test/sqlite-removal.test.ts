@@ -3,7 +3,7 @@ import { silentLogger, type TaskStore } from '@gpu-service/tasks'
 import Database from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openTaskStore } from '../src/index.ts'
-import { endedSql, endedWithArtifactsSql, exitedSql } from '../src/removal.ts'
+import { endedSql, endedWithArtifactsSql, exitedSql, lastEndedSql } from '../src/removal.ts'
 import {
   claimOf,
   completed,
@@ -106,6 +106,9 @@ describe('what an SQLite database forgets', () => {
         .map(({ detail }) => detail)
         .join('; ')
     expect(plan(endedSql(1, 1))).toBe(
+      'SEARCH Task USING COVERING INDEX Task_finishedAt_id_idx (finishedAt<?)',
+    )
+    expect(plan(lastEndedSql(1, 1))).toBe(
       'SEARCH Task USING COVERING INDEX Task_finishedAt_id_idx (finishedAt<?)',
     )
     expect(plan(exitedSql(1, 1))).toBe(

@@ -261,8 +261,8 @@ export interface TaskStore extends AsyncDisposable {
     readonly limit: number
     readonly withArtifacts: boolean
   }): Promise<readonly EndedTask[]>
-  /** The `limit` tasks that ended last, the last one first. */
-  lastEnded(limit: number): Promise<readonly TaskId[]>
+  /** The `limit` last tasks that ended before `before`, the last one first. */
+  lastEnded(query: { readonly before: number; readonly limit: number }): Promise<readonly EndedTask[]>
   /**
    * Takes tasks out of everything that can be read, and frees their idempotency keys; what is stored of them is then removed by
    * `continueRemoval`, also after a restart. Gives those of them that had ended; the others stay.

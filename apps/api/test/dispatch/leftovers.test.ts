@@ -113,6 +113,34 @@ describe('a worker that nobody needs', () => {
     })
   })
 
+  test('and whose own removal takes long is left to that, and keeps the reason of its end', async () => {
+    await using stage = await Stage.open({
+      presets: [oneOff('plain', { gpus: NO_GPU })],
+      housekeepingMs: ROUND_MS,
+    })
+    await firstRound(stage)
+    const id = await stage.submit('plain')
+    const worker = await stage.worker()
+    stage.runner.stuck.add(worker.name)
+    worker.say({ event: 'finish', status: 'completed' })
+    worker.exit()
+    await stage.reached(id, 'COMPLETED')
+    await eventually(() => {
+      expect(stage.dispatcher.workers()).toEqual([])
+    })
+    for (let n = 0; n < 4; n++) await round(stage)
+    const row = await stage.store.worker(worker.order.workerId)
+    expect(row?.status).not.toBe('EXITED')
+    stage.runner.stuck.clear()
+    await eventually(async () => {
+      stage.clock.advance(100)
+      expect(await stage.store.worker(worker.order.workerId)).toMatchObject({
+        status: 'EXITED',
+        endReason: null,
+      })
+    })
+  })
+
   test('is not removed sooner by a clock that jumps', async () => {
     await using stage = await Stage.open({ presets: [], housekeepingMs: ROUND_MS })
     await firstRound(stage)

@@ -116,6 +116,10 @@ describe('tasks that were kept long enough', () => {
     stage.clock.jump(365 * DAY)
     await stage.up()
     await settled(stage)
+    // Also where another process begins when something has ended since.
+    await ended(stage)
+    await stage.restart()
+    await settled(stage)
     await pass(stage, 50 * MINUTE)
     expect(await there(stage, [id])).toEqual([true])
     // It has stayed so: this is the time then.

@@ -11,7 +11,6 @@ import type {
   SubmitRequest,
   SubmitResult,
 } from '../dispatcher.ts'
-import { delay } from '../clock.ts'
 import { Changes, Feeds } from '../feed.ts'
 import { Retention } from '../housekeeping/retention.ts'
 import type { GpuId, TaskId, WorkerId } from '../ids.ts'
@@ -129,22 +128,10 @@ export class TaskDispatcher implements Dispatcher {
       }),
     ]
     this.#onGpusChanged(gpus.list().map(({ id }) => id))
-    this.#keeping = this.#keep()
+    this.#keeping = this.#retention.run()
     this.#planning = this.#loop.run().finally(() => {
       for (const end of forget) end()
     })
-  }
-
-  /** Removes what need not be kept, now and then. */
-  async #keep(): Promise<void> {
-    const { clock, logger, housekeepingMs } = this.#options
-    const { signal } = this.#disposed
-    while (!signal.aborted) {
-      await this.#retention.round().catch((error: unknown) => {
-        logger.error({ err: error }, 'What need not be kept could not be removed; trying again.')
-      })
-      await delay(clock, housekeepingMs, signal)
-    }
   }
 
   // ----------------------------------------------------------------------------------------------------------------- clients

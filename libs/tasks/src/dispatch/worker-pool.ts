@@ -1,7 +1,7 @@
 import { delay } from '../clock.ts'
 import type { DispatcherOptions, LiveWorker } from '../dispatcher.ts'
 import type { Feeds } from '../feed.ts'
-import type { ArtifactId, GpuId, TaskId, WorkerId } from '../ids.ts'
+import type { ArtifactId, GpuId, TaskId, WorkerId, WorkerName } from '../ids.ts'
 import { Leftovers } from '../housekeeping/leftovers.ts'
 import { insist } from '../insist.ts'
 import type { PlannedWorker } from '../planner/index.ts'
@@ -55,6 +55,8 @@ export class WorkerPool {
   readonly #context: WorkerContext
   readonly #reachability: Reachability
   readonly #leftovers: Leftovers
+  /** Workers that have ended and are being removed. */
+  readonly #removing = new Set<WorkerName>()
   readonly #backoff = new Map<string, { failures: number; notBefore: number }>()
   /** Those whose load time has been noted. */
   readonly #loaded = new WeakSet<WorkerLife>()
@@ -77,7 +79,11 @@ export class WorkerPool {
       signal: this.#detach.signal,
       onChange: events.changed,
     })
-    this.#leftovers = new Leftovers({ ...options, lives: () => this.lives() })
+    this.#leftovers = new Leftovers({
+      ...options,
+      lives: () => this.lives(),
+      isBeingRemoved: (name) => this.#removing.has(name),
+    })
     this.#context = {
       ...options,
       feeds,
@@ -281,8 +287,12 @@ export class WorkerPool {
   }
 
   async #remove(life: WorkerLife): Promise<void> {
-    const peakMemoryMb = this.memory.peakOf(life.worker.id)
-    await life.cleanUp(peakMemoryMb === null ? {} : { peakMemoryMb })
+    const { id, name } = life.worker
+    const peakMemoryMb = this.memory.peakOf(id)
+    this.#removing.add(name)
+    await life
+      .cleanUp(peakMemoryMb === null ? {} : { peakMemoryMb })
+      .finally(() => this.#removing.delete(name))
   }
 
   #backOff(specHash: string): void {

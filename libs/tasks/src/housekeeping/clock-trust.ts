@@ -4,8 +4,8 @@ import type { Logger } from '../logger.ts'
 /** By so much the clock may be set while it is believed: more is a jump. */
 const MAX_STEP_MS = 5 * 60_000
 /** So long it must have gone on evenly after a jump. */
-const STEADY_MS = 3_600_000
-/** What is stored last may lie so far back when a process begins. */
+export const STEADY_MS = 3_600_000
+/** What was stored last, but for the last hour, may lie so far back when a process begins. */
 const MAX_PAUSE_MS = 86_400_000
 
 /**
@@ -20,15 +20,17 @@ export class ClockTrust {
   /** By the monotonic clock. */
   #from: number
 
-  /** @param latest The last moment that an earlier process has stored; `null`: none. One that is far from now is a jump, or a long pause. */
+  /**
+   * @param latest The last moment more than an hour ago of which something is stored; `null`: there is none. One that is far back is a sign
+   * of a jump, or of a long pause.
+   */
   constructor(clock: Clock, logger: Logger, latest: number | null) {
     this.#clock = clock
     this.#logger = logger
     this.#wall = clock.now()
     this.#passed = clock.monotonic()
     this.#from = this.#passed
-    const sinceMs = latest === null ? 0 : this.#wall - latest
-    if (sinceMs > MAX_PAUSE_MS || sinceMs < -MAX_STEP_MS) this.#doubt(sinceMs)
+    if (latest !== null && this.#wall - latest > MAX_PAUSE_MS) this.#doubt(this.#wall - latest)
   }
 
   /** To be asked every few minutes or more often: a jump is seen from one time to the next. */

@@ -20,6 +20,8 @@ export interface LeftoversOptions {
   readonly logger: Logger
   /** The workers that are followed. */
   readonly lives: () => readonly WorkerLife[]
+  /** Whether somebody is removing it already. */
+  readonly isBeingRemoved: (name: WorkerName) => boolean
 }
 
 interface Orphan {
@@ -83,7 +85,8 @@ export class Leftovers {
   }
 
   #isFollowed(name: WorkerName): boolean {
-    return this.#options.lives().some(({ worker }) => worker.name === name)
+    const { lives, isBeingRemoved } = this.#options
+    return isBeingRemoved(name) || lives().some(({ worker }) => worker.name === name)
   }
 
   /** A name holds the id. Of one that was not given by us this finds nothing, as it should. */

@@ -1,9 +1,9 @@
 import type { ArtifactFiles } from '../artifact-files.ts'
-import type { Clock } from '../clock.ts'
+import { delay, type Clock } from '../clock.ts'
 import type { TaskId } from '../ids.ts'
 import type { Logger } from '../logger.ts'
 import type { TaskStore } from '../store.ts'
-import { ClockTrust } from './clock-trust.ts'
+import { ClockTrust, STEADY_MS } from './clock-trust.ts'
 
 /** What is kept of tasks that have ended; `null`: there is no such limit. */
 export interface RetentionLimits {
@@ -25,7 +25,6 @@ const TO_COMPACT = 200
 export interface RetentionOptions {
   readonly store: Pick<
     TaskStore,
-    | 'tasks'
     | 'compact'
     | 'endedTasks'
     | 'lastEnded'
@@ -39,6 +38,8 @@ export interface RetentionOptions {
   >
   readonly artifactFiles: Pick<ArtifactFiles, 'remove' | 'removeStrays'>
   readonly retention: RetentionLimits
+  /** Between two looks for what need not be kept, in milliseconds. */
+  readonly housekeepingMs: number
   readonly clock: Clock
   readonly logger: Logger
   /** Aborted when the service stops: what is under way then goes on after the next start. */
@@ -83,8 +84,18 @@ export class Retention {
     return begun
   }
 
-  /** Looks once for what need not be kept. Throws what the store throws; the next round begins anew. */
-  async round(): Promise<void> {
+  /** Looks again and again for what need not be kept, until the service stops. */
+  async run(): Promise<void> {
+    const { clock, logger, housekeepingMs, signal } = this.#options
+    while (!signal.aborted) {
+      await this.#round().catch((error: unknown) => {
+        logger.error({ err: error }, 'What need not be kept could not be removed; trying again.')
+      })
+      await delay(clock, housekeepingMs, signal)
+    }
+  }
+
+  async #round(): Promise<void> {
     const { clock } = this.#options
     if (this.#trust === null) {
       await this.#makeUp()
@@ -99,26 +110,28 @@ export class Retention {
     this.#lastRoundAt = clock.now()
   }
 
-  /** What an earlier process did not come to. */
+  /** What an earlier process did not come to. None of it is needed by what follows. */
   async #makeUp(): Promise<void> {
     const { store, artifactFiles, logger, signal } = this.#options
-    const strays = await artifactFiles.removeStrays((ids) => store.knownArtifacts(ids))
-    if (strays > 0) logger.info({ files: strays }, 'Removed files of artifacts that no task has.')
-    for (const id of await store.lastEnded(TO_COMPACT)) {
+    try {
+      const strays = await artifactFiles.removeStrays((ids) => store.knownArtifacts(ids), signal)
+      if (strays > 0) logger.info({ files: strays }, 'Removed files of artifacts that no task has.')
+    } catch (error) {
+      logger.error({ err: error }, 'Files of artifacts that no task has could not be removed.')
+    }
+    for (const { id } of await store.lastEnded({ before: Number.MAX_SAFE_INTEGER, limit: TO_COMPACT })) {
       if (signal.aborted) return
-      await store.compact(id)
+      await store.compact(id).catch((error: unknown) => {
+        logger.error({ err: error, taskId: id }, 'The events of a task could not be compacted.')
+      })
     }
   }
 
   async #openTrust(): Promise<ClockTrust> {
     const { store, clock, logger } = this.#options
-    const { tasks } = await store.tasks({ filter: {}, first: 1, after: null })
-    const [newest] = tasks
-    return new ClockTrust(
-      clock,
-      logger,
-      newest === undefined ? null : (newest.finishedAt ?? newest.createdAt),
-    )
+    // What ended since the clock jumped says nothing.
+    const [latest] = await store.lastEnded({ before: clock.now() - STEADY_MS, limit: 1 })
+    return new ClockTrust(clock, logger, latest?.finishedAt ?? null)
   }
 
   async #removeOld(): Promise<void> {

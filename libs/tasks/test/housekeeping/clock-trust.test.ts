@@ -61,12 +61,9 @@ describe('a clock that jumps', () => {
     expect(over(trust, 2 * HOUR).indexOf(true)).toBe(60)
   })
 
-  test.each([-400 * DAY, 400 * DAY])(
-    'while no process ran, by %d ms, is not believed for an hour either',
-    (jump) => {
-      const trust = open(START + jump)
-      expect(trust.isBelieved()).toBe(false)
-      expect(over(trust, 2 * HOUR).indexOf(true)).toBe(59)
-    },
-  )
+  test('while no process ran is not believed for an hour either', () => {
+    const trust = open(START - 400 * DAY)
+    expect(trust.isBelieved()).toBe(false)
+    expect(over(trust, 2 * HOUR).indexOf(true)).toBe(59)
+  })
 })
