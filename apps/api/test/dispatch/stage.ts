@@ -48,10 +48,6 @@ export interface StageOptions extends Partial<Limits> {
   readonly artifactFiles?: ArtifactFiles
 }
 
-const MOMENT_MS = 20
-/** Most of what is waited for comes without any time passing. */
-const LOOKS_WITHOUT_TIME = 50
-
 /** What a preset says beyond the example's; its parts are merged. */
 export interface SpecChange {
   readonly gpus?: Partial<WorkerSpec['gpus']>
@@ -219,7 +215,9 @@ export class Stage implements AsyncDisposable {
     }
   }
 
+  /** Earlier tasks that can start have been given their workers then: one that meets others of its kind in the queue would wait for time to pass. */
   async submit(kind: string, more: Partial<SubmitRequest> = {}): Promise<TaskId> {
+    await turns()
     return onlyTask(await this.dispatcher.submit([this.request(kind, more)])).id
   }
 
@@ -274,12 +272,8 @@ export class Stage implements AsyncDisposable {
 
   /** What the worker was handed as its `n`th task, once it was. */
   handed(worker: ScriptedWorker, n = 1): Promise<ScriptedWorker['runs'][number]> {
-    let looks = 0
     return eventually(() => {
       const run = worker.runs[n - 1]
-      // One that came while others of its kind were in the queue is planned a moment later.
-      if (run === undefined && ++looks === LOOKS_WITHOUT_TIME && this.#clock instanceof ScriptedClock)
-        this.#clock.advance(MOMENT_MS)
       if (run === undefined) throw new Error(`task ${n} has not been handed over`)
       return run
     })
