@@ -135,16 +135,18 @@ describe('what a service keeps', () => {
   }
 })
 
-/** Writes what tasks of two months ago would have left: every third with an artifact, every hundredth with many events. */
+/**
+ * Writes what tasks of two months ago would have left: every third with an artifact, every hundredth with many events. And one of two hours
+ * ago.
+ */
 async function seed(
   store: TaskStore,
   folder: string,
 ): Promise<{ readonly tasks: readonly TaskId[]; readonly workers: readonly WorkerId[] }> {
   await mkdir(folder, { recursive: true })
-  const at = Date.now() - 60 * DAY_MS
   const tasks: TaskId[] = []
   const workers: WorkerId[] = []
-  async function one(n: number): Promise<void> {
+  async function one(n: number, at: number): Promise<void> {
     const taskId = uuidv7({ msecs: at + n }) as TaskId
     const workerId = uuidv7({ msecs: at + n }) as WorkerId
     tasks.push(taskId)
@@ -194,6 +196,11 @@ async function seed(
       ],
     })
   }
-  for (let n = 0; n < OLD; n += 20) await Promise.all(Array.from({ length: 20 }, (_, lane) => one(n + lane)))
-  return { tasks, workers }
+  const old = Date.now() - 60 * DAY_MS
+  for (let n = 0; n < OLD; n += 20)
+    await Promise.all(Array.from({ length: 20 }, (_, lane) => one(n + lane, old)))
+  const ofOld = { tasks: [...tasks], workers: [...workers] }
+  // So that the service does not think that its clock has jumped.
+  await one(OLD + 1, Date.now() - DAY_MS / 12)
+  return ofOld
 }
