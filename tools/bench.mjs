@@ -1,5 +1,5 @@
 // npm run bench [-- NAME …]: measures the parts and the whole service, prints a table with the ratio to the limit measured in the same run, and
-// writes bench-results/bench.json. Names: parser, planner, store, flood, oneOff, twentyWorkers, thousandSubscribers, warmTask,
+// writes bench-results/bench.json. Names: parser, planner, store, retention, flood, oneOff, twentyWorkers, thousandSubscribers, warmTask,
 // warmThroughput, adoption; none: all.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
@@ -68,6 +68,7 @@ if (isWanted('planner')) {
   benchPlanner(report)
 }
 await benchPart('store', '../libs/task-store/bench/append.ts')
+await benchPart('retention', '../libs/task-store/bench/retention.ts')
 await benchService()
 const folder = join(ROOT, 'bench-results')
 await mkdir(folder, { recursive: true })

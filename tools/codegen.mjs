@@ -11,6 +11,7 @@ const outputFile = join(root, 'apps/api/src/graphql/generated/resolvers.ts')
 
 /** A type of the schema and the domain's type that its resolvers are given. */
 const MAPPERS = {
+  Service: '../context.ts#ServiceInfo as ServiceModel',
   Task: '@gpu-service/tasks#Task as TaskModel',
   TaskAttempt: '@gpu-service/tasks#TaskAttempt as TaskAttemptModel',
   FailureEvidence: '@gpu-service/tasks#FailureEvidence as FailureEvidenceModel',

@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { isAbsolute, join, resolve } from 'node:path'
 import { parseGpusSetting, type GpuSource } from '@gpu-service/gpus'
+import type { RetentionLimits } from '@gpu-service/tasks'
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -28,6 +29,10 @@ export interface Config {
   readonly gpuSampleMs: number
   /** How long a task that cannot start lets later ones pass. */
   readonly maxPassMs: number
+  /** Between two looks for what nobody needs any more. */
+  readonly housekeepingMs: number
+  /** What is kept of ended tasks. */
+  readonly retention: RetentionLimits
   /** Origins (`https://host:port`) from which browsers may call. */
   readonly allowedOrigins: readonly string[]
   /** Names in a request's Host header that are served beside the loopback ones; lower case, without ports. */
@@ -111,6 +116,32 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
       'seconds from 0 to 86400, such as 30 or 0.5',
       seconds(0, 86_400),
     ),
+    housekeepingMs: read(
+      'HOUSEKEEPING_SECONDS',
+      30_000,
+      'seconds from 0.1 to 3600, such as 30 or 0.5',
+      seconds(0.1, 3_600),
+    ),
+    retention: {
+      maxAgeMs: read<number | null>(
+        'RETENTION_DAYS',
+        30 * DAY_MS,
+        `days, such as 30 or 0.5, or ${OFF}`,
+        amount(DAY_MS),
+      ),
+      maxArtifactBytes: read<number | null>(
+        'ARTIFACTS_MAX_GB',
+        20 * GB,
+        `gigabytes, such as 20 or 0.5, or ${OFF}`,
+        amount(GB),
+      ),
+      maxDatabaseBytes: read<number | null>(
+        'DATABASE_MAX_GB',
+        10 * GB,
+        `gigabytes, such as 10 or 0.5, or ${OFF}`,
+        amount(GB),
+      ),
+    },
     allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
     allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
     shutdown: read('SHUTDOWN', 'detach', ...oneOf('detach', 'stop')),
@@ -149,6 +180,10 @@ const SETTING_NAMES = [
   'GPU_SAMPLE_SECONDS',
   'MAX_WORKERS',
   'MAX_PASS_SECONDS',
+  'HOUSEKEEPING_SECONDS',
+  'RETENTION_DAYS',
+  'ARTIFACTS_MAX_GB',
+  'DATABASE_MAX_GB',
   'ALLOWED_ORIGINS',
   'ALLOWED_HOSTS',
   'SHUTDOWN',
@@ -165,6 +200,9 @@ interface Setting {
 /** Values that may hold a password. */
 const SECRET = new Set<string>(['DATABASE_URL'])
 
+const DAY_MS = 86_400_000
+const GB = 1024 ** 3
+const OFF = 'off for no limit'
 const HOST_EXPECTED =
   'a loopback address (127.0.0.1, ::1 or localhost): there are no access keys yet, so whoever reached another address could run anything'
 const AUTH_EXPECTED = 'loopback: required asks for access keys, and there are none yet'
@@ -233,6 +271,15 @@ function seconds(from: number, to: number): (text: string) => number | undefined
   return (text) => {
     const value = /^\d{1,9}(?:\.\d{1,3})?$/.test(text) ? Number(text) : NaN
     return value >= from && value <= to ? Math.round(value * 1_000) : undefined
+  }
+}
+
+/** An amount in that unit, fractions allowed; `off` and 0: none. */
+function amount(unit: number): (text: string) => number | null | undefined {
+  return (text) => {
+    if (text === 'off') return null
+    const value = /^\d{1,6}(?:\.\d{1,6})?$/.test(text) ? Number(text) : NaN
+    return Number.isNaN(value) ? undefined : Math.round(value * unit) || null
   }
 }
 

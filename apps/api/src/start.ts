@@ -140,6 +140,8 @@ async function start(
       maxWorkers: config.maxWorkers,
       maxQueued: MAX_QUEUED,
       maxPassMs: config.maxPassMs,
+      housekeepingMs: config.housekeepingMs,
+      retention: config.retention,
       shutdown: config.shutdown,
     }),
   )

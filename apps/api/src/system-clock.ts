@@ -6,6 +6,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1
 /** The machine's own clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   after(ms, callback) {
     let timer: NodeJS.Timeout
     const arm = (leftMs: number): void => {

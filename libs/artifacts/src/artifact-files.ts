@@ -1,9 +1,13 @@
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { mkdir, open, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
+import { mkdir, open, opendir, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
 import { isAbsolute, join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
+
+const PARTIAL = '.partial'
+/** Files that are asked about at once. */
+const STRAYS = 500
 
 const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/
 
@@ -27,9 +31,12 @@ export async function openArtifactFiles({
 }: ArtifactFolderOptions): Promise<ArtifactFolder> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const pathOf = (id: ArtifactId): string => join(folder, id)
+  /** By this process, until strays have been looked for. */
+  let taken: Set<string> | null = new Set()
 
   return {
     async take(id, source) {
+      taken?.add(id)
       if (source.kind === 'data') {
         if (!BASE64.test(source.data)) return { status: 'refused', message: 'The data is not base64.' }
         const bytes = Buffer.from(source.data, 'base64')
@@ -48,6 +55,29 @@ export async function openArtifactFiles({
     async remove(id) {
       await rm(pathOf(id), { force: true })
     },
+    async removeStrays(known, signal) {
+      let removed = 0
+      const remove = async (names: readonly string[]): Promise<void> => {
+        const kept: ReadonlySet<string> = await known(names.map(idOf))
+        for (const name of names) {
+          if (kept.has(name) || taken?.has(idOf(name)) === true) continue
+          await rm(join(folder, name), { force: true })
+          removed++
+        }
+      }
+      let names: string[] = []
+      for await (const entry of await opendir(folder)) {
+        if (!entry.isFile()) continue
+        names.push(entry.name)
+        if (names.length < STRAYS) continue
+        await remove(names)
+        names = []
+        if (signal.aborted) return removed
+      }
+      await remove(names)
+      taken = null
+      return removed
+    },
     async find(id) {
       const path = pathOf(id)
       const info = await stat(path).catch(() => null)
@@ -62,7 +92,7 @@ async function store(
   chunks: AsyncIterable<Buffer> | Iterable<Buffer>,
   maxBytes: number,
 ): Promise<Taken> {
-  const partial = `${path}.partial`
+  const partial = `${path}${PARTIAL}`
   const hash = createHash('sha256')
   let bytes = 0
   const out = await open(partial, 'w', 0o600)
@@ -82,6 +112,11 @@ async function store(
     await out.close().catch(() => undefined)
     await rm(partial, { force: true })
   }
+}
+
+/** Of a file, whole or cut off. */
+function idOf(name: string): ArtifactId {
+  return (name.endsWith(PARTIAL) ? name.slice(0, -PARTIAL.length) : name) as ArtifactId
 }
 
 function tooLarge(maxBytes: number): Taken {

@@ -102,3 +102,36 @@ test('takes small data from the event itself, and removes it again', async () =>
   await files.remove(id)
   expect(await files.find(id)).toBeNull()
 })
+
+describe('strays', () => {
+  const never = new AbortController().signal
+  const data = Buffer.from('hello').toString('base64')
+  const known =
+    (...ids: string[]) =>
+    (asked: readonly ArtifactId[]) =>
+      Promise.resolve(new Set(asked.filter((id) => ids.includes(id))))
+
+  test('are the files of an earlier process that nobody knows, whole or cut off', async () => {
+    const kept = join(root, 'kept')
+    for (let n = 0; n < 1_200; n++) await writeFile(join(kept, `stray-${n}`), 'x')
+    await writeFile(join(kept, 'stray-cut.partial'), 'x')
+    await writeFile(join(kept, 'known'), 'x')
+    // The copy was cut off before the one that was announced.
+    await writeFile(join(kept, 'known.partial'), 'x')
+    expect(await files.removeStrays(known('known'), never)).toBe(1_202)
+    expect(await readdir(kept)).toEqual(['known'])
+  })
+
+  test('are not what this process has taken, before or meanwhile', async () => {
+    const early = 'early' as ArtifactId
+    const late = 'late' as ArtifactId
+    await writeFile(join(root, 'kept', 'stray'), 'x')
+    await files.take(early, { kind: 'data', data })
+    const removed = await files.removeStrays(async () => {
+      await files.take(late, { kind: 'data', data })
+      return new Set()
+    }, never)
+    expect(removed).toBe(1)
+    expect((await readdir(join(root, 'kept'))).sort()).toEqual(['early', 'late'])
+  })
+})

@@ -17,6 +17,7 @@ export interface ContainerInfo {
   readonly args: readonly string[]
   readonly env: readonly string[]
   readonly workingDir: string
+  readonly labels: Readonly<Record<string, unknown>>
   readonly logDriver: string
   readonly logOptions: Readonly<Record<string, unknown>>
   readonly autoRemove: boolean
@@ -43,6 +44,7 @@ export function parseContainer(answer: unknown): ContainerInfo {
     args: textsOf(whole['Args']),
     env: textsOf(config['Env']),
     workingDir: typeof config['WorkingDir'] === 'string' ? config['WorkingDir'] : '',
+    labels: isRecord(config['Labels']) ? config['Labels'] : {},
     logDriver: textOf(log['Type']),
     logOptions: log['Config'] === null ? {} : recordOf(log['Config']),
     autoRemove: host['AutoRemove'] === true,

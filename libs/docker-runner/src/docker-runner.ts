@@ -151,6 +151,12 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     await settle(container, (info) => info === null)
   }
 
+  /** Leaves alone a container of this name that is not of this installation. */
+  async function removeOwn(name: WorkerName): Promise<void> {
+    const info = await engine.inspect(name)
+    if (info?.labels[LABELS.installation] === installation) await removeContainer(info.id)
+  }
+
   /** Waits until a container is as it should be. */
   async function settle(container: string, reached: (info: ContainerInfo | null) => boolean): Promise<void> {
     const deadline = performance.now() + callTimeoutMs
@@ -262,6 +268,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
   async function list(): Promise<ListedWorker[]> {
     await nameOthers()
+    // Before the containers: one that is being made has its files first.
+    const withFiles = (await folders.names()).filter((name) => name.startsWith(`gpu-${installation}-`))
     const names = await engine.names(`${LABELS.installation}=${installation}`)
     const listed: ListedWorker[] = []
     for (let at = 0; at < names.length; at += INSPECTIONS) {
@@ -273,7 +281,12 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
         if (info && name !== undefined) listed.push({ name: name as WorkerName, state: stateOf(info) })
       }
     }
-    return listed
+    const containers = new Set(names)
+    const filesOnly = withFiles.filter((name) => !containers.has(name))
+    return [
+      ...listed,
+      ...filesOnly.map((name) => ({ name: name as WorkerName, state: { phase: 'unknown' } as const })),
+    ]
   }
 
   return {
@@ -295,7 +308,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     list: () => told(list()),
 
     async remove(name) {
-      await told(removeContainer(name))
+      await told(removeOwn(name))
       try {
         await folders.remove(name)
       } catch (error) {
@@ -304,6 +317,16 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
           { worker: name, error },
           "files of the workers' user could not be removed; remove them as root",
         )
+      }
+    },
+
+    async removeRuns(name, isNeeded) {
+      for (const runId of await folders.runs(name)) {
+        if (isNeeded(runId)) continue
+        // What is denied here is told when the worker itself is removed.
+        await folders.removeRun(name, runId).catch((error: unknown) => {
+          if (!isDenied(error)) throw error
+        })
       }
     },
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { PresetId, WorkerName, WorkerOrder } from '@gpu-service/tasks'
 
@@ -20,7 +20,12 @@ export interface Folders {
   prepareRun(name: WorkerName, runId: string): Promise<void>
   run(name: WorkerName, runId: string): string
   has(name: WorkerName): boolean
+  /** The names of all workers that have files. */
+  names(): Promise<readonly string[]>
+  /** The runs of a worker that have a folder. */
+  runs(name: WorkerName): Promise<readonly string[]>
   remove(name: WorkerName): Promise<void>
+  removeRun(name: WorkerName, runId: string): Promise<void>
 }
 
 /** Everything below `dataDir`, which only the service's own user can enter; what lies deeper may be written by the workers' user. */
@@ -54,7 +59,19 @@ export function createFolders(dataDir: string): Folders {
     },
     run: (name, runId) => join(runsOf(name), runId),
     has: (name) => existsSync(pathOf(name)),
+    names: () => entriesOf(workers),
+    runs: (name) => entriesOf(runsOf(name)),
     remove: (name) => rm(pathOf(name), { recursive: true, force: true }),
+    removeRun: (name, runId) => rm(join(runsOf(name), runId), { recursive: true, force: true }),
+  }
+}
+
+async function entriesOf(folder: string): Promise<readonly string[]> {
+  try {
+    return await readdir(folder)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+    throw error
   }
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { GpuId, PresetId, WorkerOrder } from '@gpu-service/tasks'
 import { readOutput } from '@gpu-service/tasks/testing'
-import { type DockerRig, openRig } from './rig.ts'
+import { type DockerRig, IMAGE, openRig } from './rig.ts'
 
 describe('starting a worker on Docker', { timeout: 60_000 }, () => {
   let rig: DockerRig
@@ -294,6 +294,28 @@ describe('starting a worker on Docker', { timeout: 60_000 }, () => {
     await rig.docker.getContainer(order.name).pause()
     await rig.runner.stop(order.name, { graceMs: 1_000 })
     expect(await rig.runner.inspect(order.name)).toMatchObject({ phase: 'exited' })
+  })
+
+  it('lists a worker of which only files are left, and removes them', async () => {
+    const { name } = rig.order('true')
+    const folder = join(rig.dataDir, 'workers', name)
+    await mkdir(folder, { recursive: true })
+    expect(await rig.runner.list()).toContainEqual({ name, state: { phase: 'unknown' } })
+    await rig.runner.remove(name)
+    expect(existsSync(folder)).toBe(false)
+    expect(await rig.runner.list()).not.toContainEqual({ name, state: { phase: 'unknown' } })
+  })
+
+  it('leaves a container of the name of a worker alone that is not of its installation', async () => {
+    const { name } = rig.order('true')
+    const foreign = await rig.docker.createContainer({ name, Image: IMAGE, Cmd: ['true'] })
+    try {
+      expect(await rig.runner.list()).not.toContainEqual(expect.objectContaining({ name }))
+      await rig.runner.remove(name)
+      expect((await foreign.inspect()).State.Status).toBe('created')
+    } finally {
+      await foreign.remove({ force: true })
+    }
   })
 
   it('names the workers of another installation once, with the command that removes them', async () => {

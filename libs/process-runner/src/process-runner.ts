@@ -235,6 +235,11 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     await rm(removed.path, { recursive: true, force: true, maxRetries: 3 })
   }
 
+  async function removeRuns(folder: WorkerFolder, isNeeded: (runId: string) => boolean): Promise<void> {
+    for (const runId of await entriesOf(folder.output))
+      if (!isNeeded(runId)) await rm(outputPath(folder, runId), { recursive: true, force: true })
+  }
+
   async function list(): Promise<readonly ListedWorker[]> {
     const listed: ListedWorker[] = []
     for (const entry of await entriesOf(workersDir)) {
@@ -287,6 +292,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     processes: (name) => refusing(() => processes(folderOf(name))),
     list: () => refusing(list),
     remove: (name) => refusing(() => remove(folderOf(name))),
+    removeRuns: (name, isNeeded) => refusing(() => removeRuns(folderOf(name), isNeeded)),
     outputFolder(name, runId) {
       const path = outputPath(folderOf(name), runId)
       return { host: path, worker: path }

@@ -14,6 +14,7 @@ import type { Transaction } from './connection.ts'
 import { eventBody } from './event-body.ts'
 import { Prisma } from './generated/client.ts'
 import { requeuedColumns } from './moves.ts'
+import { countArtifactBytes } from './removal.ts'
 import { assignments, errorColumns, insert, jsonOrNull, plain, type Value } from './statements.ts'
 import { StoreError } from './store-error.ts'
 import { insertWorkerLog, updateWorker } from './workers.ts'
@@ -74,7 +75,12 @@ async function writeProgress(
     if (await moveAttempt(transaction, append)) served++
   }
   await insertEvents(transaction, appends)
-  await insert(transaction, 'Artifact', appends.flatMap(artifactRows))
+  const artifacts = appends.flatMap(artifactRows)
+  await insert(transaction, 'Artifact', artifacts)
+  await countArtifactBytes(
+    transaction,
+    artifacts.reduce((sum, { bytes }) => sum + bytes, 0),
+  )
   await insert(transaction, 'Output', appends.flatMap(outputRows))
   await updateWorker(transaction, workerId, {
     ...worker,

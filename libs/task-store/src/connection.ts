@@ -34,13 +34,12 @@ export interface Transaction {
   readonly execute: (statement: Prisma.Sql) => Promise<number>
   /** Gives the rows of the statement, which are of the type that the caller says. */
   readonly query: <R extends object>(statement: Prisma.Sql) => Promise<readonly R[]>
-}
-
-/** A connection for plain SQL. It goes to Prisma's driver adapter directly: through the client a statement costs five times as much. */
-export interface Connection extends Transaction, AsyncDisposable {
   /** Runs statements without parameters. */
   readonly script: (sql: string) => Promise<void>
 }
+
+/** A connection for plain SQL. It goes to Prisma's driver adapter directly: through the client a statement costs five times as much. */
+export type Connection = Transaction & AsyncDisposable
 
 /**
  * Two connections. On one alone a plain query would see what a transaction under way has not committed, since the driver adapter does

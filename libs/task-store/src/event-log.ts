@@ -3,6 +3,7 @@ import { createOutputBuilder, type TaskEvent, type TaskId, type TaskStore } from
 import { fromChunk, insertEvents, MAX_EVENTS, MAX_SIZE } from './chunk.ts'
 import { type EventChunk, Prisma, type PrismaClient } from './generated/client.ts'
 import { toOutput } from './rows.ts'
+import { KEPT } from './statements.ts'
 import { StoreError } from './store-error.ts'
 import type { Writer } from './writer.ts'
 
@@ -68,7 +69,7 @@ export function createEventLog(
     },
 
     async output(id) {
-      const task = await reader.task.findUnique({ where: { id }, select: { attempt: true } })
+      const task = await reader.task.findUnique({ where: { id, ...KEPT }, select: { attempt: true } })
       if (task === null) throw new StoreError('NOT_FOUND', `There is no task ${id}.`)
       const { attempt } = task
       const settled = await reader.output.findUnique({ where: { taskId_attempt: { taskId: id, attempt } } })

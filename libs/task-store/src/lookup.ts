@@ -4,7 +4,7 @@ import { fromWorkerLog } from './chunk.ts'
 import type { PrismaClient } from './generated/client.ts'
 import { readHistory } from './history.ts'
 import { toArtifact, toAttempt, toGpuId, toTask, toWorker, type WorkerRow } from './rows.ts'
-import { plain } from './statements.ts'
+import { KEPT, plain } from './statements.ts'
 
 /** So many pieces of a worker's log are read at once. */
 const LOG_CHUNKS = 64
@@ -41,7 +41,7 @@ export function createLookup(
 
   return {
     async task(id) {
-      const row = await reader.task.findUnique({ where: { id } })
+      const row = await reader.task.findUnique({ where: { id, ...KEPT } })
       return row === null ? null : toTask(row)
     },
 
@@ -61,7 +61,7 @@ export function createLookup(
     },
 
     async artifacts(id) {
-      const task = await reader.task.findUnique({ where: { id }, select: { attempt: true } })
+      const task = await reader.task.findUnique({ where: { id, ...KEPT }, select: { attempt: true } })
       if (task === null) return []
       const rows = await reader.artifact.findMany({
         where: { taskId: id, attempt: task.attempt },
@@ -71,12 +71,15 @@ export function createLookup(
     },
 
     async artifact(id) {
-      const row = await reader.artifact.findUnique({ where: { id } })
+      const row = await reader.artifact.findUnique({ where: { id, task: KEPT } })
       return row === null ? null : toArtifact(row)
     },
 
     async attempts(id) {
-      const rows = await reader.attempt.findMany({ where: { taskId: id }, orderBy: { attempt: 'asc' } })
+      const rows = await reader.attempt.findMany({
+        where: { taskId: id, task: KEPT },
+        orderBy: { attempt: 'asc' },
+      })
       return rows.map(toAttempt)
     },
 

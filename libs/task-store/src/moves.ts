@@ -199,6 +199,8 @@ async function setDrain(transaction: Transaction, gpuId: GpuId, drain: GpuDrain 
 }
 
 async function known({ query }: Transaction, id: TaskId): Promise<Task | null> {
-  const [row] = await query<TaskRow>(Prisma.sql`SELECT * FROM "Task" WHERE "id" = ${id}`)
+  const [row] = await query<TaskRow>(
+    Prisma.sql`SELECT * FROM "Task" WHERE "id" = ${id} AND "status" <> 'REMOVED'`,
+  )
   return row === undefined ? null : toTask(row)
 }

@@ -16,6 +16,7 @@ import { createLookup } from './lookup.ts'
 import { migrate } from './migrations.ts'
 import { createMoves } from './moves.ts'
 import { createProbe } from './probe.ts'
+import { createRemoval } from './removal.ts'
 import { createSearch } from './search.ts'
 import { insert } from './statements.ts'
 import { StoreError, toStoreError } from './store-error.ts'
@@ -45,6 +46,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
       )
     // SQLite gives the files that it keeps beside it the same mode.
     if (!existsSync(file)) closeSync(openSync(file, 'a', 0o600))
+    await makeShrinkable(connectionFactory(file), file)
     await migrate(connectionFactory(file), MIGRATIONS, logger)
     const connections = await openConnections(file)
     try {
@@ -52,7 +54,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
       const installation = await identify(connections, writer)
       lock.mark()
       const durability = createDurability(file)
-      return createStore(installation, connections, writer, durability, [
+      return createStore(installation, file, connections, writer, durability, [
         startCheckpoints(file, logger),
         durability,
         connections,
@@ -71,6 +73,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
 /** `owned` is let go of in its order. */
 function createStore(
   installation: string,
+  file: string,
   { reader }: Connections,
   writer: Writer,
   durability: Durability,
@@ -80,6 +83,7 @@ function createStore(
   const log = createEventLog(reader, writer)
   const search = createSearch(reader)
   const lookup = createLookup(reader)
+  const removal = createRemoval(file, reader, writer)
 
   const underWay = new Set<Promise<unknown>>()
   let closing: Promise<void> | null = null
@@ -137,6 +141,15 @@ function createStore(
     append: guarded('storing what a worker said', createAppend(writer)),
     updateWorker: guarded('storing a worker', moves.updateWorker),
     compact: guarded('compacting events', log.compact),
+    endedTasks: read('reading tasks', removal.endedTasks),
+    lastEnded: read('reading tasks', removal.lastEnded),
+    beginRemoval: guarded('removing tasks', removal.beginRemoval),
+    removals: read('reading tasks', removal.removals),
+    continueRemoval: guarded('removing tasks', removal.continueRemoval),
+    removeWorkers: guarded('removing workers', removal.removeWorkers),
+    knownArtifacts: read('reading artifacts', removal.knownArtifacts),
+    usage: read('reading sizes', removal.usage),
+    giveSpaceBack: guarded('giving space back', removal.giveSpaceBack),
     task: read('reading a task', lookup.task),
     tasksById: read('reading tasks', search.tasksById),
     submitted: read('reading a task', lookup.submitted),
@@ -159,6 +172,17 @@ function createStore(
       closing ??= close()
       return closing
     },
+  }
+}
+
+/** A database gives space back only where that was said before its first table; one that is there already only uses it again. */
+async function makeShrinkable(factory: ReturnType<typeof connectionFactory>, file: string): Promise<void> {
+  if (statSync(file).size > 0) return
+  const connection = await factory.connect()
+  try {
+    await connection.executeScript('PRAGMA auto_vacuum=INCREMENTAL; VACUUM')
+  } finally {
+    await connection.dispose()
   }
 }
 

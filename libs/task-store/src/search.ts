@@ -3,7 +3,7 @@ import type { Task, TaskId, TaskStore } from '@gpu-service/tasks'
 import { filterSql, type FilterSql, type Position } from './filter.ts'
 import { Prisma, type PrismaClient } from './generated/client.ts'
 import { toTask } from './rows.ts'
-import { inBatches } from './statements.ts'
+import { inBatches, KEPT } from './statements.ts'
 
 // Conditions that no index serves are tried on one stretch of candidates after the other, each long enough to take about this much time, so
 // that a search that finds little in a million tasks takes its time but holds up nobody.
@@ -24,7 +24,7 @@ export function createSearch(
   async function tasksById(ids: readonly string[]): Promise<readonly Task[]> {
     const tasks: Task[] = []
     for (const batch of inBatches(ids)) {
-      const rows = await reader.task.findMany({ where: { id: { in: [...batch] } } })
+      const rows = await reader.task.findMany({ where: { id: { in: [...batch] }, ...KEPT } })
       for (const row of rows) tasks.push(toTask(row))
     }
     return tasks

@@ -2,6 +2,9 @@ import type { TaskError } from '@gpu-service/tasks'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 
+/** Of tasks that are not being removed: those are there for nobody any more. */
+export const KEPT = { status: { not: 'REMOVED' } } as const
+
 export type Value = string | number | null
 
 /** The most rows that one statement names: SQLite takes 32,766 parameters, PostgreSQL 65,535. */

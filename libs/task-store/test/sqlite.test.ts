@@ -1,6 +1,7 @@
 import { silentLogger } from '@gpu-service/tasks'
 import { openTaskStore } from '../src/index.ts'
 import { describeAttempts } from './describe-attempts.ts'
+import { describeRemoval } from './describe-removal.ts'
 import { describeTaskStore, type Place } from './describe-task-store.ts'
 import { temporaryFolder } from './fixtures.ts'
 
@@ -17,3 +18,4 @@ function openPlace(): Promise<Place> {
 
 describeTaskStore('a task store on SQLite', openPlace)
 describeAttempts('the attempts of a task store on SQLite', openPlace)
+describeRemoval('what a task store on SQLite forgets', openPlace)

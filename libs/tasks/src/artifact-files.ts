@@ -20,4 +20,13 @@ export interface ArtifactFiles {
   /** Copies the bytes in, streaming. Taking the same id again replaces it. */
   take(id: ArtifactId, source: ArtifactSource): Promise<Taken>
   remove(id: ArtifactId): Promise<void>
+  /**
+   * Removes the files that an earlier process took and that nobody came to announce: those that `known` does not give of the ids that it
+   * is asked about. What this process has taken is never among them. To be called once; gives how many there were. Ends where `signal` is
+   * aborted.
+   */
+  removeStrays(
+    known: (ids: readonly ArtifactId[]) => Promise<ReadonlySet<ArtifactId>>,
+    signal: AbortSignal,
+  ): Promise<number>
 }

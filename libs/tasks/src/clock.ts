@@ -2,6 +2,8 @@
 export interface Clock {
   /** Milliseconds since 1970. */
   now(): number
+  /** Milliseconds since some moment. Unlike `now` it goes neither back nor ahead when somebody sets the machine's clock. */
+  monotonic(): number
   /** Calls back once after `ms` milliseconds, unless disposed before. Does not keep the process alive. */
   after(ms: number, callback: () => void): Disposable
 }

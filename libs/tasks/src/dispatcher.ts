@@ -2,6 +2,7 @@ import type { ArtifactFiles } from './artifact-files.ts'
 import type { Clock } from './clock.ts'
 import type { Changes, Feeds } from './feed.ts'
 import type { Gpu, GpuInventory } from './gpu.ts'
+import type { RetentionLimits } from './housekeeping/retention.ts'
 import type { GpuId, TaskId, WorkerId } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { Logger } from './logger.ts'
@@ -28,6 +29,9 @@ export interface DispatcherOptions {
   readonly maxQueued: number
   /** How long a task that cannot start lets later ones pass, in milliseconds. */
   readonly maxPassMs: number
+  /** Between two looks for what nobody needs any more, in milliseconds. */
+  readonly housekeepingMs: number
+  readonly retention: RetentionLimits
   /** What becomes of the workers when the dispatcher is disposed: they go on, or are stopped and their tasks cancelled. */
   readonly shutdown: 'detach' | 'stop'
 }
@@ -50,7 +54,7 @@ export type RefusalCode =
   | 'QUEUE_FULL'
   | 'NO_SUCH_GPU'
   | 'IDEMPOTENCY_CONFLICT'
-  /** It has not ended, so there is nothing to repeat. */
+  /** It has not ended, so there is nothing to repeat or to delete. */
   | 'NOT_ENDED'
   /** The preset, or the worker, is not one of sessions. */
   | 'NOT_A_SESSION'
@@ -101,6 +105,14 @@ export interface Calibration {
   readonly samples: number
   /** The share of them that came between `earliest` and `latest`, 0 to 1; `null`: there is none. */
   readonly within: number | null
+}
+
+/** What has been removed since the start of the service, because nobody needed it any more. */
+export interface Housekeeping {
+  /** When it was last looked for what need not be kept; `null`: not yet. */
+  readonly lastRoundAt: number | null
+  readonly removedTasks: number
+  readonly removedWorkers: number
 }
 
 /** A worker with what only its dispatcher knows. */
@@ -158,6 +170,8 @@ export interface Dispatcher extends AsyncDisposable {
   cancelMatching(filter: TaskFilter, reason: string | null): Promise<readonly Task[]>
   /** Submits an ended task again, as a new one, with what it asked for itself and otherwise on the preset as it is now. `null`: no such task. */
   retry(id: TaskId, owner: string): Promise<SubmitResult | null>
+  /** Removes an ended task with its events, outputs and files; answers when all of that is gone. `null`: no such task. */
+  deleteTask(id: TaskId): Promise<{ readonly status: 'deleted' } | Refused | null>
   /** Starts a session worker of the preset though no task asks for it; answers once its row is stored, before it has loaded. */
   startSession(
     presetId: string,
@@ -193,6 +207,7 @@ export interface Dispatcher extends AsyncDisposable {
   readonly blocked: string | null
   /** How many tasks wait and how many have a worker. */
   readonly load: { readonly queued: number; readonly running: number }
+  readonly housekeeping: Housekeeping
   /** From now on submits are refused with SHUTTING_DOWN; everything else goes on. */
   refuse(): void
 }

@@ -5,10 +5,10 @@ import { MAX_BATCH_EVENTS, type EventBatch, Tail } from './tail.ts'
 import { isFinal, type Task } from './task.ts'
 import type { TaskEvent } from './event.ts'
 
-/** Why a feed cannot be opened. */
+/** Why a feed cannot be opened, or (HISTORY_REMOVED) ends before its task's final event. */
 export class FeedError extends Error {
   override readonly name = 'FeedError'
-  readonly code: 'NOT_FOUND' | 'BAD_CURSOR'
+  readonly code: 'NOT_FOUND' | 'BAD_CURSOR' | 'HISTORY_REMOVED'
   constructor(code: FeedError['code'], message: string) {
     super(message)
     this.code = code
@@ -59,7 +59,8 @@ export class Feeds {
   /**
    * Batches of the task's events after `after`; ends after the final status event, at once where `after` is the last event of an ended
    * task.
-   * @throws FeedError NOT_FOUND for an unknown task, BAD_CURSOR where `after` is below 0 or above the task's lastSeq.
+   * @throws FeedError NOT_FOUND for an unknown task, BAD_CURSOR where `after` is below 0 or above the task's lastSeq; the iterator throws
+   * HISTORY_REMOVED where the task is removed before all of its events were read.
    */
   async open(id: TaskId, options: FeedOptions): Promise<AsyncIterableIterator<EventBatch>> {
     const task = await this.#store.task(id)
@@ -101,6 +102,7 @@ export class Feeds {
         const batch = recent === 'unknown' ? await this.#stored(id, after) : recent
         const last = batch === 'up-to-date' ? undefined : batch.events.at(-1)
         if (batch === 'up-to-date' || last === undefined) {
+          if (batch !== 'up-to-date') await this.#checkThere(id, after)
           await nudge.waitPast(version, stop)
           continue
         }
@@ -111,6 +113,15 @@ export class Feeds {
     } finally {
       held.release()
     }
+  }
+
+  /** That nothing follows may mean that nothing ever will. */
+  async #checkThere(id: TaskId, after: number): Promise<void> {
+    if ((await this.#store.task(id)) !== null) return
+    throw new FeedError(
+      'HISTORY_REMOVED',
+      `Task ${id} was removed while its events after ${after} were being read.`,
+    )
   }
 
   async #stored(id: TaskId, after: number): Promise<EventBatch> {

@@ -167,10 +167,12 @@ export interface WorkerRunner extends AsyncDisposable {
    * namespace or on a machine of its own); empty where it runs no more or they cannot be told. They say which GPU memory is the worker's.
    */
   processes(name: WorkerName): Promise<readonly number[]>
-  /** All workers of this installation that the runner still knows, in any phase. */
+  /** All workers of this installation that the runner still knows, in any phase, and those of which nothing but files is left (`unknown`). */
   list(): Promise<readonly ListedWorker[]>
   /** Removes an ended (or never started) worker with its log and its files; forces one that still runs. Harmless where it is gone. */
   remove(name: WorkerName): Promise<void>
+  /** Removes the files of the worker's runs but those that are needed; it is asked when they have been found. Harmless where it is gone. */
+  removeRuns(name: WorkerName, isNeeded: (runId: string) => boolean): Promise<void>
   /** Where the files of a run are. */
   outputFolder(name: WorkerName, runId: string): OutputFolder
 }

@@ -165,6 +165,30 @@ export interface GpuDrain {
   readonly reason: string | null
 }
 
+export interface EndedTask {
+  readonly id: TaskId
+  readonly finishedAt: number
+}
+
+/** A task whose removal has begun. */
+export interface TaskRemoval {
+  readonly id: TaskId
+  /** Of all its attempts. */
+  readonly artifacts: readonly ArtifactId[]
+}
+
+/** What the store takes, in bytes. */
+export interface StoreUsage {
+  /** What is stored. */
+  readonly databaseBytes: number
+  /** The database's file: with what is free in it for what comes next. */
+  readonly fileBytes: number
+  /** The log of what is not in the file yet. */
+  readonly logBytes: number
+  /** All artifacts' files together, by their rows. */
+  readonly artifactBytes: number
+}
+
 export interface TaskFilter {
   readonly status?: readonly TaskStatus[]
   readonly presetId?: string
@@ -237,6 +261,34 @@ export interface TaskStore extends AsyncDisposable {
   updateWorker(id: WorkerId, patch: WorkerPatch): Promise<void>
   /** Rewrites an ended task's events into few large chunks. What is read stays the same. Not worth its while for a task of a few commits. */
   compact(id: TaskId): Promise<void>
+
+  /**
+   * At most `limit` tasks that ended before `before`, those first that ended first; `withArtifacts`: of those that have artifacts, those
+   * first whose artifacts are the oldest. None only where there are none.
+   */
+  endedTasks(query: {
+    readonly before: number
+    readonly limit: number
+    readonly withArtifacts: boolean
+  }): Promise<readonly EndedTask[]>
+  /** The `limit` last tasks that ended before `before`, the last one first. */
+  lastEnded(query: { readonly before: number; readonly limit: number }): Promise<readonly EndedTask[]>
+  /**
+   * Takes tasks out of everything that can be read, and frees their idempotency keys; what is stored of them is then removed by
+   * `continueRemoval`, also after a restart. Gives those of them that had ended; the others stay.
+   */
+  beginRemoval(ids: readonly TaskId[]): Promise<readonly TaskId[]>
+  /** At most `limit` tasks whose removal has begun and is not over. */
+  removals(limit: number): Promise<readonly TaskRemoval[]>
+  /** Removes, in the order of the given ones, a stretch of what is stored of tasks whose removal has begun; gives how many of them are gone now. */
+  continueRemoval(ids: readonly TaskId[]): Promise<number>
+  /** Removes a stretch of the workers, and of their logs, that exited before `before`. Whether none is left. */
+  removeWorkers(before: number): Promise<boolean>
+  /** Which of them have a row. */
+  knownArtifacts(ids: readonly ArtifactId[]): Promise<ReadonlySet<ArtifactId>>
+  usage(): Promise<StoreUsage>
+  /** Gives some of the database's space back that is free and not soon needed; whether there was any. */
+  giveSpaceBack(): Promise<boolean>
 
   task(id: TaskId): Promise<Task | null>
   /** The task that its owner submitted under this idempotency key, and the request that the key stands for. */

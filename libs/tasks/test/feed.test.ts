@@ -10,6 +10,7 @@ class Log {
   readonly events_: TaskEvent[] = []
   status: TaskStatus = 'RUNNING'
   reads = 0
+  isRemoved = false
 
   append(...bodies: TaskEventBody[]): TaskEvent[] {
     const events = bodies.map((body, index) => ({
@@ -24,7 +25,14 @@ class Log {
     return events
   }
 
+  /** Takes the task away, and the end of its events. */
+  remove(from: number): void {
+    this.isRemoved = true
+    this.events_.splice(from)
+  }
+
   task(asked: TaskId): Promise<Task | null> {
+    if (this.isRemoved) return Promise.resolve(null)
     const row = { id, status: this.status, lastSeq: this.events_.length }
     return Promise.resolve(asked === id ? (row as Task) : null)
   }
@@ -139,6 +147,35 @@ describe('a feed', () => {
     log.append(ended)
     feeds.changed(id)
     expect(await reading).toEqual([1, 2])
+  })
+
+  test('tells a reader that is behind that the task was removed, after what it still found', async () => {
+    for (const n of upTo(1, 1_200)) commit(delta(`${n}`))
+    commit(ended)
+    feeds.forget(id)
+    const feed = await feeds.open(id, { after: 0 })
+    await feed.next()
+    log.remove(700)
+    feeds.changed(id)
+    const seen: number[] = []
+    const reading = (async () => {
+      for await (const { events } of feed) seen.push(...events.map(({ seq }) => seq))
+    })()
+    await expect(reading).rejects.toMatchObject({ code: 'HISTORY_REMOVED' })
+    expect(seen).toEqual(upTo(501, 700))
+    expect(feeds.watched).toBe(0)
+  })
+
+  test('tells a reader that waits for news that the task was removed', async () => {
+    commit(delta('a'))
+    const readers = await Promise.all([1, 1].map((after) => feeds.open(id, { after })))
+    const waiting = readers.map((feed) => feed.next())
+    await expect.poll(() => feeds.watched).toBe(1)
+    log.append(ended)
+    log.remove(1)
+    feeds.changed(id)
+    for (const next of waiting) await expect(next).rejects.toMatchObject({ code: 'HISTORY_REMOVED' })
+    await expect(feeds.open(id, { after: 0 })).rejects.toMatchObject({ code: 'NOT_FOUND' })
   })
 
   test('reads on from the store when the recent events are forgotten', async () => {

@@ -21,6 +21,7 @@ const PUBLIC_CODES = [
   // Resolvers.
   'NOT_FOUND',
   'BAD_CURSOR',
+  'HISTORY_REMOVED',
 ] as const
 export type PublicCode = (typeof PUBLIC_CODES)[number]
 

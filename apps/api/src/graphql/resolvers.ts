@@ -3,7 +3,7 @@ import type { Resolvers } from './generated/resolvers.ts'
 import { Gpu, gpuMutations, GpuProcess, gpuQueries, gpuSubscriptions } from './gpu.ts'
 import { Preset, presetMutations, presetQueries } from './preset.ts'
 import { scalars } from './scalars.ts'
-import { serviceQueries } from './service.ts'
+import { Service, serviceQueries } from './service.ts'
 import { taskEventTypes } from './task-event.ts'
 import { submissionQueries, taskMutations } from './task-mutations.ts'
 import {
@@ -29,6 +29,7 @@ export const resolvers = {
   },
   Mutation: { ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations },
   Subscription: { ...taskSubscriptions, ...gpuSubscriptions, ...workerSubscriptions },
+  Service,
   Preset,
   Task,
   FailureEvidence,

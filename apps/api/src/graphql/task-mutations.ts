@@ -1,7 +1,7 @@
 import type { SubmitResult, SubmittedTask, TaskId } from '@gpu-service/tasks'
 import { refusal } from './errors.ts'
 import type { MutationResolvers, QueryResolvers } from './generated/resolvers.ts'
-import { invalidInputProblem, submitProblem, unknownTaskProblem } from './problem.ts'
+import { invalidInputProblem, refusedProblem, submitProblem, unknownTaskProblem } from './problem.ts'
 import { parseSubmission, parseSubmissions } from './submission.ts'
 import { parseFilter, searching } from './task-filter.ts'
 
@@ -41,6 +41,11 @@ export const taskMutations = {
     const presetId =
       result.status === 'unknown-preset' ? ((await store.task(id as TaskId))?.presetId ?? '') : ''
     return submittedOne(result, presetId)
+  },
+  async deleteTask(_parent, { id }, { dispatcher }) {
+    const result = await dispatcher.deleteTask(id as TaskId)
+    if (result === null) return unknownTaskProblem(id)
+    return result.status === 'deleted' ? { __typename: 'DeleteTaskSuccess', id } : refusedProblem(result)
   },
   async cancelTask(_parent, { id, reason }, { dispatcher }) {
     const task = await dispatcher.cancel(id as TaskId, reason ?? null)

@@ -7,6 +7,7 @@ import {
   type TaskId,
   type TaskOutput,
 } from '@gpu-service/tasks'
+import { StoreError } from '@gpu-service/task-store'
 import { checkStretch } from './arguments.ts'
 import type { Context } from './context.ts'
 import { refusal } from './errors.ts'
@@ -53,12 +54,7 @@ export const TaskConnection = {
 export const taskSubscriptions = {
   taskEvents: {
     async subscribe(_parent, { taskId, after }, { dispatcher }) {
-      try {
-        return await dispatcher.feeds.open(taskId as TaskId, { after })
-      } catch (error) {
-        if (!(error instanceof FeedError)) throw error
-        throw refusal(error.code, error.message)
-      }
+      return tellingBatches(await told(dispatcher.feeds.open(taskId as TaskId, { after })))
     },
     resolve: (batch: EventBatch) => batch,
   },
@@ -79,6 +75,27 @@ export const FailureEvidence = {
   // What stands in an environment may be a secret.
   spec: ({ spec }) => JSON.parse(JSON.stringify({ ...spec, env: Object.keys(spec.env) })) as JsonValue,
 } satisfies FailureEvidenceResolvers
+
+/** What a feed refuses is told to the client, and that a task was removed while it was being read. */
+async function told<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof FeedError) throw refusal(error.code, error.message)
+    if (error instanceof StoreError && error.code === 'NOT_FOUND') throw refusal(error.code, error.message)
+    throw error
+  }
+}
+
+function tellingBatches(batches: AsyncIterableIterator<EventBatch>): AsyncIterableIterator<EventBatch> {
+  return {
+    [Symbol.asyncIterator]() {
+      return this
+    },
+    next: () => told(batches.next()),
+    return: async () => (await batches.return?.()) ?? { done: true, value: undefined },
+  }
+}
 
 export const Task = {
   attempts: ({ id }, _args, { store }) => store.attempts(id),
@@ -113,7 +130,7 @@ const outputs = new WeakMap<DomainTask, Promise<TaskOutput>>()
 function outputOf(task: DomainTask, { store }: Context): Promise<TaskOutput> {
   const known = outputs.get(task)
   if (known !== undefined) return known
-  const output = store.output(task.id)
+  const output = told(store.output(task.id))
   outputs.set(task, output)
   return output
 }

@@ -10,15 +10,25 @@ interface Timer {
  * GPUs are sampled.
  */
 export class ScriptedClock implements Clock {
-  #now = Date.now() - 86_400_000
+  #setBy = Date.now() - 86_400_000
+  #passed = 0
   readonly #timers = new Set<Timer>()
 
   now(): number {
-    return this.#now
+    return this.#setBy + this.#passed
+  }
+
+  monotonic(): number {
+    return this.#passed
+  }
+
+  /** As somebody who sets the clock: by so much it is later, or earlier, and no time has passed. */
+  jump(ms: number): void {
+    this.#setBy += ms
   }
 
   after(ms: number, callback: () => void): Disposable {
-    const timer = { dueAt: this.#now + ms, callback }
+    const timer = { dueAt: this.#passed + ms, callback }
     this.#timers.add(timer)
     return {
       [Symbol.dispose]: () => {
@@ -34,14 +44,14 @@ export class ScriptedClock implements Clock {
 
   /** Lets the time pass, and calls back in their order those that are due by then, those included that come up on the way. */
   advance(ms: number): void {
-    const until = this.#now + ms
+    const until = this.#passed + ms
     for (;;) {
       const [next] = [...this.#timers].filter(({ dueAt }) => dueAt <= until).sort((a, b) => a.dueAt - b.dueAt)
       if (next === undefined) break
       this.#timers.delete(next)
-      this.#now = Math.max(this.#now, next.dueAt)
+      this.#passed = Math.max(this.#passed, next.dueAt)
       next.callback()
     }
-    this.#now = until
+    this.#passed = until
   }
 }

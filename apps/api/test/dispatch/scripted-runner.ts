@@ -32,6 +32,14 @@ export class ScriptedRunner implements WorkerRunner {
   /** In the order in which they came to be; those that were removed stay. */
   readonly workers: ScriptedWorker[] = []
   readonly removed = new Set<WorkerName>()
+  /** What it knows beside the workers that it was asked to start: another process's, or made by hand. */
+  readonly planted = new Map<WorkerName, WorkerState>()
+  /** How often it was asked what it knows. */
+  lists = 0
+  /** Workers that cannot be removed. */
+  readonly stuck = new Set<WorkerName>()
+  /** Of each worker, the runs that have files. */
+  readonly runFiles = new Map<WorkerName, Set<string>>()
   readonly #clock: Clock
   readonly #held: HeldStart[] = []
 
@@ -110,17 +118,28 @@ export class ScriptedRunner implements WorkerRunner {
   }
 
   list(): Promise<readonly ListedWorker[]> {
-    return this.#answer(() =>
-      this.workers
-        .filter(({ name }) => !this.removed.has(name))
+    this.lists++
+    return this.#answer(() => [
+      ...this.workers
+        .filter(({ name, isLost }) => !isLost && !this.removed.has(name))
         .map(({ name, state }): ListedWorker => ({ name, state })),
-    )
+      ...[...this.planted].map(([name, state]): ListedWorker => ({ name, state })),
+    ])
   }
 
   remove(name: WorkerName): Promise<void> {
     return this.#answer(() => {
+      if (this.stuck.has(name)) throw new RunnerError('ENGINE_REFUSED', `${name} is stuck.`)
       this.find(name)?.exit(137)
+      this.planted.delete(name)
       this.removed.add(name)
+    })
+  }
+
+  removeRuns(name: WorkerName, isNeeded: (runId: string) => boolean): Promise<void> {
+    return this.#answer(() => {
+      const runs = this.runFiles.get(name)
+      for (const runId of runs ?? []) if (!isNeeded(runId)) runs?.delete(runId)
     })
   }
 

@@ -12,6 +12,7 @@ import {
   type LiveGpu,
   type LiveWorker,
   type PresetId,
+  type RetentionLimits,
   type SessionOptions,
   type SubmitRequest,
   type SubmitResult,
@@ -32,7 +33,10 @@ import { ScriptedClock } from './scripted-clock.ts'
 import { ScriptedRunner } from './scripted-runner.ts'
 import type { ScriptedWorker } from './scripted-worker.ts'
 
-type Limits = Pick<DispatcherOptions, 'maxWorkers' | 'maxQueued' | 'maxPassMs' | 'shutdown'>
+type Limits = Pick<
+  DispatcherOptions,
+  'maxWorkers' | 'maxQueued' | 'maxPassMs' | 'housekeepingMs' | 'retention' | 'shutdown'
+>
 
 export interface StageOptions extends Partial<Limits> {
   readonly presets: readonly WorkerSpec[]
@@ -40,6 +44,8 @@ export interface StageOptions extends Partial<Limits> {
   readonly gpus?: { readonly count: number; readonly memoryMb: number }
   /** A scripted one by default. */
   readonly clock?: Clock
+  /** Some that take everything and keep nothing by default. */
+  readonly artifactFiles?: ArtifactFiles
 }
 
 /** What a preset says beyond the example's; its parts are merged. */
@@ -102,13 +108,16 @@ export class Stage implements AsyncDisposable {
   dispatcher!: Dispatcher
   readonly #clock: Clock
   readonly #limits: Limits
+  readonly #artifactFiles: ArtifactFiles
   readonly #before = new Map<string, Hook>()
   readonly #after = new Map<string, Hook>()
 
   private constructor(options: StageOptions, store: TaskStore, gpus: GpuInventory) {
     const { presets, clock = new ScriptedClock() } = options
     const { maxWorkers = 20, maxQueued = 1_000, maxPassMs = 30_000, shutdown = 'detach' } = options
-    this.#limits = { maxWorkers, maxQueued, maxPassMs, shutdown }
+    const { housekeepingMs = 30_000, retention = KEEP_ALL, artifactFiles = ARTIFACT_FILES } = options
+    this.#limits = { maxWorkers, maxQueued, maxPassMs, housekeepingMs, retention, shutdown }
+    this.#artifactFiles = artifactFiles
     this.#clock = clock
     this.store = store
     this.gpus = gpus
@@ -135,7 +144,7 @@ export class Stage implements AsyncDisposable {
       runner: this.runner,
       gpus: this.gpus,
       presets: this.presets,
-      artifactFiles: ARTIFACT_FILES,
+      artifactFiles: this.#artifactFiles,
       clock: this.#clock,
       logger: silentLogger,
       newId: uuidv7,
@@ -206,7 +215,9 @@ export class Stage implements AsyncDisposable {
     }
   }
 
+  /** Earlier tasks that can start have been given their workers then: one that meets others of its kind in the queue would wait for time to pass. */
   async submit(kind: string, more: Partial<SubmitRequest> = {}): Promise<TaskId> {
+    await turns()
     return onlyTask(await this.dispatcher.submit([this.request(kind, more)])).id
   }
 
@@ -349,6 +360,8 @@ export function onlyTask(result: SubmitResult | null): Task {
   return submitted.task
 }
 
+const KEEP_ALL: RetentionLimits = { maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null }
+
 /** Every artifact is taken, when the turn of the event loop is over. */
 const ARTIFACT_FILES: ArtifactFiles = {
   async take() {
@@ -356,4 +369,5 @@ const ARTIFACT_FILES: ArtifactFiles = {
     return { status: 'taken', bytes: 3, sha256: '0'.repeat(64) }
   },
   async remove() {},
+  removeStrays: () => Promise.resolve(0),
 }

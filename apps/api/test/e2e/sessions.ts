@@ -58,13 +58,15 @@ async function residentMb(pid: number): Promise<number> {
 }
 
 /** The engine's answer; `null` where there is no such thing. */
-async function callEngine(method: string, path: string): Promise<unknown> {
+export async function callEngine(method: string, path: string, body?: object): Promise<unknown> {
   const engine = new URL(process.env['DOCKER_HOST'] ?? '')
   const address =
     engine.protocol === 'unix:'
       ? { socketPath: engine.pathname }
       : { host: engine.hostname, port: engine.port }
-  const call = request({ ...address, method, path: `/v1.41${path}` }).end()
+  const headers = { 'content-type': 'application/json' }
+  const call = request({ ...address, method, path: `/v1.41${path}`, headers })
+  call.end(body === undefined ? '' : JSON.stringify(body))
   const [answer] = (await once(call, 'response')) as [IncomingMessage]
   const said = await text(answer)
   if (answer.statusCode === 404) return null

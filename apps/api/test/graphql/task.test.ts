@@ -1,5 +1,12 @@
 import { expect, test } from 'vitest'
-import { FAILURE_CLASSES, type TaskAttempt } from '@gpu-service/tasks'
+import { StoreError } from '@gpu-service/task-store'
+import {
+  FAILURE_CLASSES,
+  FeedError,
+  type Dispatcher,
+  type EventBatch,
+  type TaskAttempt,
+} from '@gpu-service/tasks'
 import { createStage, GPU_ID, gpu, SPEC, task, TASK_ID, worker, WORKER_ID } from './stage.ts'
 
 test('tells how a task was tried, in the order of the attempts', async () => {
@@ -162,6 +169,64 @@ test('gives the worker and the GPUs of a task, also when the worker has exited',
     task: {
       gpus: [{ id: GPU_ID }],
       worker: { id: WORKER_ID, status: 'EXITED', loadMs: 2_500, idleSince: null },
+    },
+  })
+})
+
+const DELETE = `mutation { deleteTask(id: "x") { __typename ... on DeleteTaskSuccess { id } ... on Problem { message }
+  ... on RefusedProblem { code } } }`
+
+test.each([
+  [{ status: 'deleted' } as const, { __typename: 'DeleteTaskSuccess', id: 'x' }],
+  [null, { __typename: 'UnknownTaskProblem', message: 'There is no task x.' }],
+  [
+    { status: 'refused', code: 'NOT_ENDED', message: 'It is RUNNING.' } as const,
+    { __typename: 'RefusedProblem', code: 'NOT_ENDED', message: 'It is RUNNING.' },
+  ],
+])('answers a deletion that came to %j', async (result, answer) => {
+  const { ask } = createStage({ dispatcher: { deleteTask: () => Promise.resolve(result) } })
+  expect(await ask(DELETE)).toEqual({ deleteTask: answer })
+})
+
+test('tells a reader that the task was removed while it was being read', async () => {
+  const removed = new FeedError('HISTORY_REMOVED', 'Task x was removed.')
+  const feed: AsyncIterableIterator<EventBatch> = {
+    [Symbol.asyncIterator]() {
+      return this
+    },
+    next: () => Promise.reject(removed),
+  }
+  const { subscribe } = createStage({
+    dispatcher: { feeds: { open: () => Promise.resolve(feed) } as unknown as Dispatcher['feeds'] },
+  })
+  const results = await subscribe('subscription { taskEvents(taskId: "x") { lastSeq } }')
+  await expect(results.next()).rejects.toMatchObject({ extensions: { code: 'HISTORY_REMOVED' } })
+})
+
+test('tells a question that the task was removed meanwhile', async () => {
+  const { ask } = createStage({
+    store: {
+      task: () => Promise.resolve(task({ status: 'COMPLETED' })),
+      output: () => Promise.reject(new StoreError('NOT_FOUND', 'There is no task x.')),
+    },
+  })
+  expect(await ask('{ task(id: "x") { text } }')).toEqual(['NOT_FOUND: There is no task x.'])
+})
+
+test('tells what is kept and what was removed', async () => {
+  const usage = { databaseBytes: 2 ** 40, fileBytes: 2, logBytes: 3, artifactBytes: 4 }
+  const { ask } = createStage({
+    store: { usage: () => Promise.resolve(usage) },
+    dispatcher: { housekeeping: { lastRoundAt: null, removedTasks: 5, removedWorkers: 6 } },
+  })
+  const fields = 'databaseBytes fileBytes logBytes artifactBytes removedTasks removedWorkers lastRoundAt'
+  expect(await ask(`{ service { version storage { ${fields} } } }`)).toEqual({
+    service: {
+      version: '1.2.3',
+      storage: {
+        ...{ databaseBytes: '1099511627776', fileBytes: '2', logBytes: '3', artifactBytes: '4' },
+        ...{ removedTasks: 5, removedWorkers: 6, lastRoundAt: null },
+      },
     },
   })
 })

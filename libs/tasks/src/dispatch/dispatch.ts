@@ -3,6 +3,7 @@ import type {
   Dispatcher,
   DispatcherOptions,
   DryRun,
+  Housekeeping,
   LiveGpu,
   LiveWorker,
   Refused,
@@ -11,6 +12,7 @@ import type {
   SubmitResult,
 } from '../dispatcher.ts'
 import { Changes, Feeds } from '../feed.ts'
+import { Retention } from '../housekeeping/retention.ts'
 import type { GpuId, TaskId, WorkerId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import { createOutlook, type Outlook, type StartEstimate, type WorkerFacts } from '../planner/index.ts'
@@ -51,6 +53,8 @@ export class TaskDispatcher implements Dispatcher {
   readonly #drains: Map<GpuId, GpuDrain>
   readonly #loop: PlanLoop
   readonly #disposed = new AbortController()
+  readonly #retention: Retention
+  #keeping: Promise<void> = Promise.resolve()
   #planning: Promise<void> = Promise.resolve()
   #refusing = false
   /** Tasks that are being stored, and will then be in the queue. */
@@ -79,6 +83,13 @@ export class TaskDispatcher implements Dispatcher {
       },
       changed: () => {
         this.#loop.nudge()
+      },
+    })
+    this.#retention = new Retention({
+      ...options,
+      signal: this.#disposed.signal,
+      removed: (id) => {
+        this.feeds.changed(id)
       },
     })
     this.#loop = new PlanLoop({
@@ -117,6 +128,7 @@ export class TaskDispatcher implements Dispatcher {
       }),
     ]
     this.#onGpusChanged(gpus.list().map(({ id }) => id))
+    this.#keeping = this.#retention.run()
     this.#planning = this.#loop.run().finally(() => {
       for (const end of forget) end()
     })
@@ -240,6 +252,15 @@ export class TaskDispatcher implements Dispatcher {
     const { presetId, input, priority, labels, affinity, asked } = task
     const request = { owner, presetId, input, priority, labels, affinity, idempotencyKey: null, ...asked }
     return this.#submit([request], id)
+  }
+
+  async deleteTask(id: TaskId): Promise<{ readonly status: 'deleted' } | Refused | null> {
+    const task = await this.#options.store.task(id)
+    if (task === null) return null
+    if (!isFinal(task.status))
+      return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be deleted.`)
+    // None: somebody else was first.
+    return (await this.#retention.remove([id])).length === 0 ? null : { status: 'deleted' }
   }
 
   async startSession(
@@ -382,6 +403,11 @@ export class TaskDispatcher implements Dispatcher {
     return { queued: this.#queue.size, running: this.#pool.taskIds().length }
   }
 
+  get housekeeping(): Housekeeping {
+    const { lastRoundAt, removed: removedTasks } = this.#retention
+    return { lastRoundAt, removedTasks, removedWorkers: this.#pool.removedLeftovers }
+  }
+
   refuse(): void {
     this.#refusing = true
   }
@@ -398,7 +424,7 @@ export class TaskDispatcher implements Dispatcher {
     }
     this.#pool.detach()
     this.#disposed.abort()
-    await this.#pool.workEnds(DETACH_MS)
+    await Promise.all([this.#pool.workEnds(DETACH_MS), this.#keeping])
   }
 
   // ------------------------------------------------------------------------------------------------------------------ changes

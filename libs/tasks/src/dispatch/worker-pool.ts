@@ -2,6 +2,7 @@ import { delay } from '../clock.ts'
 import type { DispatcherOptions, LiveWorker } from '../dispatcher.ts'
 import type { Feeds } from '../feed.ts'
 import type { ArtifactId, GpuId, TaskId, WorkerId, WorkerName } from '../ids.ts'
+import { Leftovers } from '../housekeeping/leftovers.ts'
 import { insist } from '../insist.ts'
 import type { PlannedWorker } from '../planner/index.ts'
 import type { AssignedGpu } from '../runner.ts'
@@ -54,6 +55,9 @@ export class WorkerPool {
   readonly #detach = new AbortController()
   readonly #context: WorkerContext
   readonly #reachability: Reachability
+  readonly #leftovers: Leftovers
+  /** Workers that have ended and are being removed. */
+  readonly #removing = new Set<WorkerName>()
   readonly #backoff = new Map<string, { failures: number; notBefore: number }>()
   /** Those whose load time has been noted. */
   readonly #loaded = new WeakSet<WorkerLife>()
@@ -76,6 +80,11 @@ export class WorkerPool {
       ...options,
       signal: this.#detach.signal,
       onChange: events.changed,
+    })
+    this.#leftovers = new Leftovers({
+      ...options,
+      lives: () => this.lives(),
+      isBeingRemoved: (name) => this.#removing.has(name),
     })
     this.#context = {
       ...options,
@@ -100,6 +109,11 @@ export class WorkerPool {
         this.#reachability.note(reachable, detail)
       },
     }
+  }
+
+  /** How many workers that nobody needed have been removed. */
+  get removedLeftovers(): number {
+    return this.#leftovers.removed
   }
 
   /** Why no worker can be started at the moment; `null`: they can. */
@@ -181,13 +195,13 @@ export class WorkerPool {
   /** Takes up what an earlier process of this installation left. */
   async takeUp(tasks: readonly Task[]): Promise<void> {
     const { store, logger } = this.#options
-    const ended: Worker[] = []
+    const ended = new Set<WorkerId>()
     const workers = await store.liveWorkers()
     for (const worker of workers) {
       const own = tasks.filter(({ workerId }) => workerId === worker.id)
       // Its task is settled, but it was not removed any more.
       if (own.length === 0 && worker.mode === 'ONE_OFF') {
-        ended.push(worker)
+        ended.add(worker.id)
         continue
       }
       logger.info({ workerId: worker.id, tasks: own.length }, 'Taking up a worker of an earlier process.')
@@ -197,7 +211,7 @@ export class WorkerPool {
     const known = new Set(workers.map(({ id }) => id))
     for (const task of tasks)
       if (task.workerId === null || !known.has(task.workerId)) await this.#takeUpStray(task)
-    this.#spawn(this.#removeLeftovers(ended))
+    void this.#removeLeftovers(ended)
   }
 
   /** A task that was given to a worker which had ended: what the runner still knows of it decides, most likely that it is lost. */
@@ -276,8 +290,12 @@ export class WorkerPool {
   }
 
   async #remove(life: WorkerLife): Promise<void> {
-    const peakMemoryMb = this.memory.peakOf(life.worker.id)
-    await life.cleanUp(peakMemoryMb === null ? {} : { peakMemoryMb })
+    const { id, name } = life.worker
+    const peakMemoryMb = this.memory.peakOf(id)
+    this.#removing.add(name)
+    await life
+      .cleanUp(peakMemoryMb === null ? {} : { peakMemoryMb })
+      .finally(() => this.#removing.delete(name))
   }
 
   #backOff(specHash: string): void {
@@ -330,36 +348,29 @@ export class WorkerPool {
     return ids.flatMap((id) => gpus.find((gpu) => gpu.id === id) ?? [])
   }
 
-  /** Workers of ours that no task needs: their task was settled, but the process died before they were removed or never recorded them. */
-  async #removeLeftovers(ended: readonly Worker[]): Promise<void> {
-    const { runner, store, clock, logger } = this.#options
+  /** Removes what nobody needs, at once and then again and again until the service lets go of its workers. */
+  async #removeLeftovers(ended: ReadonlySet<WorkerId>): Promise<void> {
+    const { clock, housekeepingMs } = this.#options
     const { signal } = this.#detach
-    for (let waitMs = FIRST_PROBE_MS; !signal.aborted; waitMs = Math.min(waitMs * 2, LAST_PROBE_MS)) {
-      try {
-        const listed = await runner.list()
-        const live = new Set(this.lives().map(({ worker }) => worker.name))
-        for (const { name } of listed.filter((worker) => !live.has(worker.name)))
-          await this.#removeLeftover(name)
-        for (const { id } of ended) await store.updateWorker(id, { status: 'EXITED', exitedAt: clock.now() })
-        return
-      } catch (error) {
-        if (isAway(error)) this.#reachability.note(false, error.message)
-        else
-          logger.error({ err: error }, 'What an earlier process left could not be looked at; trying again.')
-        await delay(clock, waitMs, signal)
-      }
+    for (let retryMs = FIRST_PROBE_MS, isFirst = true; !signal.aborted;) {
+      const round = this.#removeLeftoversOnce(isFirst ? ended : new Set())
+      this.#spawn(round.then(() => undefined))
+      const isDone = await round
+      isFirst &&= !isDone
+      await delay(clock, isFirst ? retryMs : housekeepingMs, signal)
+      retryMs = Math.min(retryMs * 2, LAST_PROBE_MS)
     }
   }
 
-  async #removeLeftover(name: WorkerName): Promise<void> {
-    const { runner, logger } = this.#options
-    logger.info({ worker: name }, 'Removing a worker that no task needs.')
+  async #removeLeftoversOnce(ended: ReadonlySet<WorkerId>): Promise<boolean> {
     try {
-      await runner.remove(name)
+      await this.#leftovers.round(ended)
+      return true
     } catch (error) {
-      if (isAway(error)) throw error
-      // One that cannot be removed must not keep the others; the next start tries again.
-      logger.error({ err: error, worker: name }, 'A worker that no task needs could not be removed.')
+      if (isAway(error)) this.#reachability.note(false, error.message)
+      else
+        this.#options.logger.error({ err: error }, 'What nobody needs could not be looked for; trying again.')
+      return false
     }
   }
 

@@ -72,6 +72,24 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       expect(await readFile(join(files(placed), 'z/file'), 'utf8')).toBe('made\n')
     })
 
+    it('is the files of its run for as long as these are needed', async () => {
+      const placed = await start('echo made > "$OUTPUT_DIR/file"; echo ok')
+      await read(placed.name)
+      const made = (): Promise<string | null> =>
+        readFile(join(files(placed), 'file'), 'utf8').catch(() => null)
+      const asked: string[] = []
+      await stage.runner.removeRuns(placed.name, (runId) => {
+        asked.push(runId)
+        return true
+      })
+      expect(asked).toEqual([placed.run?.runId])
+      expect(await made()).toBe('made\n')
+      await stage.runner.removeRuns(placed.name, () => false)
+      expect(await made()).toBeNull()
+      await stage.runner.removeRuns(placed.name, () => false)
+      await stage.runner.removeRuns(order('true').name, () => false)
+    })
+
     async function environmentOf(
       more: Partial<ScriptOptions>,
     ): Promise<{ placed: WorkerOrder; found: Record<string, string> }> {

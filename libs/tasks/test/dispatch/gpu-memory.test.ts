@@ -69,6 +69,7 @@ beforeEach(() => {
   }
   const clock: Clock = {
     now: () => now,
+    monotonic: () => now,
     after(ms, callback) {
       const timer = setImmediate(() => {
         now += ms

@@ -17,6 +17,7 @@ const workerId = 'worker' as WorkerId
 /** Time that passes at once. */
 const clock: Clock = {
   now: () => 0,
+  monotonic: () => 0,
   after(_ms, callback) {
     const timer = setImmediate(callback)
     return {
