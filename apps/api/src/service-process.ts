@@ -1,13 +1,22 @@
 import { join } from 'node:path'
 import { describeProblems, readConfig } from './config.ts'
 import { createLogger } from './log.ts'
-import { startService } from './start.ts'
+import { type DecoratePorts, startService } from './start.ts'
 import { welcome } from './welcome.ts'
 
 /** The repository's root: this file is three folders below it, as source and as bundle. */
 const root = join(import.meta.dirname, '../../..')
 
-async function main(): Promise<void> {
+/** The whole life of a service that is a process of its own: from its environment to its exit. */
+export function serviceProcess(decorate: DecoratePorts = (ports) => ports): void {
+  run(decorate).catch((error: unknown) => {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    process.stderr.write(`The service could not start.\n${text}\n`)
+    process.exit(1)
+  })
+}
+
+async function run(decorate: DecoratePorts): Promise<void> {
   const read = readConfig(process.env, { cwd: process.cwd() })
   if (read.status === 'invalid') {
     process.stderr.write(`${describeProblems(read.problems)}\n`)
@@ -24,6 +33,7 @@ async function main(): Promise<void> {
       workersDir: join(root, 'workers'),
     },
     logger,
+    decorate,
   )
   process.stdout.write(welcome(service))
   const signal = await stopSignal
@@ -49,9 +59,3 @@ function firstSignal(): Promise<NodeJS.Signals> {
     }
   })
 }
-
-main().catch((error: unknown) => {
-  const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-  process.stderr.write(`The service could not start.\n${text}\n`)
-  process.exit(1)
-})

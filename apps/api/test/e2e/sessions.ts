@@ -58,7 +58,7 @@ async function residentMb(pid: number): Promise<number> {
 }
 
 /** The engine's answer; `null` where there is no such thing. */
-async function callEngine(method: string, path: string): Promise<unknown> {
+export async function callEngine(method: string, path: string): Promise<unknown> {
   const engine = new URL(process.env['DOCKER_HOST'] ?? '')
   const address =
     engine.protocol === 'unix:'

@@ -1,0 +1,3 @@
+import { serviceProcess } from './service-process.ts'
+
+serviceProcess()
