@@ -11,6 +11,7 @@ import { openTaskStore } from '@gpu-service/task-store'
 import {
   openDispatcher,
   type ArtifactId,
+  type DispatcherOptions,
   type Logger,
   type PresetIssue,
   type WorkerRunner,
@@ -36,6 +37,12 @@ export interface InstalledFiles {
   readonly workersDir: string
 }
 
+/** What the domain acts on the world through. */
+export type Ports = Pick<DispatcherOptions, 'store' | 'runner' | 'gpus' | 'presets' | 'artifactFiles'>
+
+/** Puts something between the domain and its ports. */
+export type DecoratePorts = (ports: Ports) => Ports
+
 /** A service that answers. */
 export interface RunningService extends AsyncDisposable {
   /** Of the GraphQL endpoint. */
@@ -55,6 +62,7 @@ export async function startService(
   config: Config,
   files: InstalledFiles,
   logger: Logger,
+  decorate: DecoratePorts,
 ): Promise<RunningService> {
   const started: AsyncDisposable[] = []
   const own = <T extends AsyncDisposable>(resource: T): T => {
@@ -72,7 +80,7 @@ export async function startService(
     }
   }
   try {
-    return await start(config, files, logger, own, stop)
+    return await start(config, files, logger, decorate, own, stop)
   } catch (error) {
     await stop()
     throw error
@@ -83,6 +91,7 @@ async function start(
   config: Config,
   files: InstalledFiles,
   logger: Logger,
+  decorate: DecoratePorts,
   own: <T extends AsyncDisposable>(resource: T) => T,
   stop: () => Promise<void>,
 ): Promise<RunningService> {
@@ -127,13 +136,10 @@ async function start(
           logger,
         }),
   )
+  const ports = decorate({ store, runner, gpus, presets, artifactFiles: artifacts })
   const dispatcher = own(
     await openDispatcher({
-      store,
-      runner,
-      gpus,
-      presets,
-      artifactFiles: artifacts,
+      ...ports,
       clock: systemClock,
       logger,
       newId: uuidv7,
@@ -151,7 +157,7 @@ async function start(
     startedAt: systemClock.now(),
     runner: choice.kind,
   }
-  const context: Context = { dispatcher, store, presets, gpus, service, owner: 'local' }
+  const context: Context = { dispatcher, store: ports.store, presets, gpus, service, owner: 'local' }
   let stopping = false
   const server = own(
     await startServer({

@@ -1,4 +1,4 @@
-import { RunnerError } from '@gpu-service/tasks'
+import { RunnerError, type ArtifactFiles } from '@gpu-service/tasks'
 import { describe, expect, test } from 'vitest'
 import { eventually, NO_GPU, oneOff, session, Stage } from './stage.ts'
 
@@ -116,6 +116,81 @@ describe('a store that refuses for a while', () => {
     await inTime(stage, async () => {
       expect(await stage.task(id)).toMatchObject({ status: 'FAILED', error: { code: 'GPU_LOST' } })
     })
+  })
+})
+
+describe('a disk that takes no artifact for a while', () => {
+  /** It is full until the test says otherwise. */
+  async function fullDisk(stage: Stage): Promise<{ isFull: boolean; tries: number }> {
+    const disk = { isFull: true, tries: 0 }
+    const artifactFiles: ArtifactFiles = {
+      take() {
+        disk.tries++
+        if (disk.isFull) return Promise.reject(new Error('no space left on device'))
+        return Promise.resolve({ status: 'taken', bytes: 3, sha256: '0'.repeat(64) })
+      },
+      remove: () => Promise.resolve(),
+      removeStrays: () => Promise.resolve(0),
+    }
+    await stage.dispatcher[Symbol.asyncDispose]()
+    await stage.up({ artifactFiles })
+    return disk
+  }
+
+  const ARTIFACT = { event: 'artifact', data: 'QUJD', name: 'a.txt' } as const
+
+  test('is waited for, and no silence is held against the worker meanwhile', async () => {
+    await using stage = await Stage.open({
+      presets: [oneOff('plain', { timeouts: { silenceMs: 1_000 } })],
+    })
+    const disk = await fullDisk(stage)
+    const id = await stage.submit('plain')
+    const worker = await stage.worker()
+    worker.say({ event: 'connection', status: 'connected' }, ARTIFACT, {
+      event: 'finish',
+      status: 'completed',
+    })
+    worker.exit()
+    await inTime(stage, () => {
+      expect(disk.tries).toBeGreaterThan(5)
+    })
+    expect((await stage.task(id)).status).toBe('STARTING')
+    disk.isFull = false
+    await inTime(stage, async () => {
+      expect(await stage.task(id)).toMatchObject({ status: 'COMPLETED', attempt: 1 })
+    })
+    expect(await stage.store.artifacts(id)).toMatchObject([{ name: 'a.txt' }])
+    expect(await stage.said(id, 'fault')).toEqual([])
+  })
+
+  test('is waited for no longer than the task may run', async () => {
+    await using stage = await Stage.open({ presets: [oneOff('plain', { timeouts: { runMs: 10_000 } })] })
+    await fullDisk(stage)
+    const id = await stage.submit('plain')
+    const worker = await stage.worker()
+    worker.say(ARTIFACT, { event: 'finish', status: 'completed' })
+    await inTime(stage, async () => {
+      expect(await stage.task(id)).toMatchObject({ status: 'TIMED_OUT', error: { code: 'RUN_TIMEOUT' } })
+    })
+    expect(await stage.said(id, 'fault')).toMatchObject([{ kind: 'INVALID_ARTIFACT' }])
+  })
+
+  test('is asked again after a restart of the service: nothing of what came with the artifact is lost', async () => {
+    await using stage = await Stage.open({ presets: [oneOff('plain')] })
+    const disk = await fullDisk(stage)
+    const id = await stage.submit('plain')
+    const worker = await stage.worker()
+    worker.say({ event: 'text_delta', delta: 'a' }, ARTIFACT, { event: 'text_delta', delta: 'b' })
+    await inTime(stage, () => {
+      expect(disk.tries).toBeGreaterThan(1)
+    })
+    await stage.restart()
+    worker.say({ event: 'finish', status: 'completed' })
+    worker.exit()
+    await stage.reached(id, 'COMPLETED')
+    expect(await stage.text(id)).toBe('ab')
+    expect(await stage.store.artifacts(id)).toMatchObject([{ name: 'a.txt' }])
+    expect(await stage.said(id, 'fault')).toEqual([])
   })
 })
 

@@ -5,9 +5,9 @@ import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { dockerCall } from './docker-call.ts'
 import { CONNECTED, FINISHED, RUNNERS, noDocker, script } from './scripts.ts'
 import { faultsOf, TestService, type SeenTask } from './service.ts'
+import { callEngine } from './sessions.ts'
 
 /** On no machine, and nowhere to be pulled from: nothing listens there. */
 const UNREACHABLE_IMAGE = '127.0.0.1:1/team/worker:1'
@@ -75,7 +75,7 @@ for (const { runner, skipped } of RUNNERS) {
     /** Takes the worker away behind the service's back; of processes only what is known of them. */
     async function loseWorker(task: SeenTask): Promise<void> {
       if (runner === 'docker')
-        await dockerCall('DELETE', `/containers/${task.worker?.containerId ?? ''}?force=1`)
+        await callEngine('DELETE', `/containers/${task.worker?.containerId ?? ''}?force=1`)
       else await rm(await folderOf(service, task), { recursive: true })
     }
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { CONNECTED, FINISHED, noDocker, RUNNERS, script } from './scripts.ts'
 import { TestService, type PresetSource } from './service.ts'
-import { dockerCall } from './docker-call.ts'
+import { callEngine } from './sessions.ts'
 
 interface Evidence {
   readonly cause: string
@@ -155,7 +155,7 @@ for (const { runner, skipped } of RUNNERS) {
       await service.events(id, 0, ({ line }) => line === 'one')
       const { worker } = await service.task(id)
       const container = worker?.containerId ?? ''
-      if (runner === 'docker') await dockerCall('POST', `/containers/${container}/kill`)
+      if (runner === 'docker') await callEngine('POST', `/containers/${container}/kill`)
       else process.kill(-Number(container), 'SIGKILL')
       const { status, evidence } = await evidenceOf(service, id)
       expect(status).toBe('FAILED')
@@ -197,7 +197,7 @@ for (const { runner, skipped } of RUNNERS) {
       await service.down('SIGKILL')
       await service.up()
       const container = worker?.containerId ?? ''
-      if (runner === 'docker') await dockerCall('POST', `/containers/${container}/kill`)
+      if (runner === 'docker') await callEngine('POST', `/containers/${container}/kill`)
       else process.kill(-Number(container), 'SIGKILL')
       const { evidence } = await evidenceOf(service, id)
       expect(evidence).toMatchObject({

@@ -189,7 +189,14 @@ async function seed(
           events: bodies.map((body, index) => ({ seq: 3 + index, at: at + n, attempt: 1, body })),
           artifacts: ids.map((id) => ({ id, name: 'a', mediaType: 'x/y', bytes: 5, sha256: '0'.repeat(64) })),
           settle: {
-            ...{ status: 'COMPLETED', at: at + n, error: null, failureClass: null, exitCode: 0, evidence: null },
+            ...{
+              status: 'COMPLETED',
+              at: at + n,
+              error: null,
+              failureClass: null,
+              exitCode: 0,
+              evidence: null,
+            },
             output: { text: 'x', result: null, usage: null },
           },
         },

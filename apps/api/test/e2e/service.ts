@@ -17,6 +17,8 @@ export interface TestServiceOptions {
   /** By kind; the model is `test`, so that the id is `test/<kind>`. */
   readonly presets: Readonly<Record<string, PresetSource>>
   readonly env?: Readonly<Record<string, string>>
+  /** What is run instead of the bundle that users run. */
+  readonly bundle?: string
 }
 
 /** One event as a subscriber sees it. */
@@ -164,8 +166,8 @@ export class TestService implements AsyncDisposable {
 
   /** Starts the process and waits for its ready line. `more` is for this start alone. */
   async up(more: Readonly<Record<string, string>> = {}): Promise<void> {
-    const { runner, env } = this.#options
-    const child = spawn(process.execPath, ['--enable-source-maps', join(root, 'apps/api/dist/main.js')], {
+    const { runner, env, bundle = join(root, 'apps/api/dist/main.js') } = this.#options
+    const child = spawn(process.execPath, ['--enable-source-maps', bundle], {
       env: {
         PATH: process.env['PATH'],
         HOME: process.env['HOME'],
@@ -181,15 +183,17 @@ export class TestService implements AsyncDisposable {
         ...env,
         ...more,
       },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     })
+    const { stdout, stderr } = child
+    if (stdout === null || stderr === null) throw new Error('the process has no output')
     this.#child = child
     this.output = ''
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr.setEncoding('utf8').on('data', (text: string) => {
       this.output += text
     })
     this.url = await new Promise<string>((resolve, reject) => {
-      createInterface({ input: child.stdout }).on('line', (line) => {
+      createInterface({ input: stdout }).on('line', (line) => {
         this.output += `${line}\n`
         const url = /^Ready: (http:\S+\/graphql)$/.exec(line)?.[1]
         if (url !== undefined) resolve(url)
@@ -204,6 +208,26 @@ export class TestService implements AsyncDisposable {
       retryAttempts: 0,
       lazy: true,
     })
+  }
+
+  /** Sends a message to the process, for a bundle that listens, and gives its answer. */
+  async ask<T>(message: object): Promise<T> {
+    const child = this.#child
+    if (child === null) throw new Error('the service is not running')
+    const answer = once(child, 'message')
+    child.send(message)
+    return ((await answer) as [T])[0]
+  }
+
+  /** Resolves when the process has ended, with the signal that ended it. */
+  async died(): Promise<NodeJS.Signals | null> {
+    const child = this.#child
+    if (child !== null && child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+    return child?.signalCode ?? null
+  }
+
+  get isUp(): boolean {
+    return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null
   }
 
   get pid(): number {

@@ -41,6 +41,7 @@ export class Run {
   #stopReason: StopReason | null
   #cancelReason: string | null
   readonly #timers = new Map<string, Disposable>()
+  readonly #unwanted = new AbortController()
   #heardAt = 0
 
   constructor(clock: Clock, events: RunEvents, task: Task, worker: EventWriter, handedAt: number | null) {
@@ -64,7 +65,8 @@ export class Run {
           this.#disarm('ack')
           writer.change({ status: 'RUNNING', runningAt: worker.at })
           writer.write({ type: 'status', taskStatus: 'RUNNING', reason: null })
-          this.#armSilence()
+          this.#disarm('start')
+          this.armSilence()
           events.onAlive(this, worker.at)
         },
         onFirstText: () => {
@@ -80,7 +82,7 @@ export class Run {
       },
       { signOfLife: task.runningAt !== null, text: task.firstTextAt !== null, finish: task.finish },
     )
-    if (task.runningAt !== null) this.#armSilence()
+    if (task.runningAt !== null) this.armSilence()
   }
 
   /** As a worker is told of it. */
@@ -92,8 +94,14 @@ export class Run {
     return this.#stopReason
   }
 
+  /** Aborted when it is to be stopped or has ended: nothing more is waited for on its behalf. */
+  get unwanted(): AbortSignal {
+    return this.#unwanted.signal
+  }
+
   /** Takes over a stop reason that has been recorded in the task's row; the first one stays. */
   stopFor(reason: StopReason, cancelReason: string | null): void {
+    this.#unwanted.abort()
     this.#stopReason ??= reason
     this.#cancelReason ??= cancelReason
   }
@@ -136,6 +144,7 @@ export class Run {
   /** After it nothing of the run happens by itself. */
   over(): void {
     this.isOver = true
+    this.#unwanted.abort()
     for (const timer of this.#timers.values()) timer[Symbol.dispose]()
     this.#timers.clear()
   }
@@ -200,8 +209,8 @@ export class Run {
     return at + Math.min(backoffMs * 2 ** (attempt - 1), MAX_BACKOFF_MS)
   }
 
-  #armSilence(): void {
-    this.#disarm('start')
+  /** From now on it may be silent for so long again: nobody has listened. */
+  armSilence(): void {
     const { silenceMs } = this.task.spec.timeouts
     if (silenceMs === null) return
     this.#heardAt = this.#clock.now()

@@ -1,4 +1,4 @@
-import type { ArtifactFiles, Taken } from '../artifact-files.ts'
+import type { ArtifactFiles, ArtifactSource, Taken } from '../artifact-files.ts'
 import type { Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
 import type { TaskEvent } from '../event.ts'
@@ -103,6 +103,8 @@ export class WorkerLife {
   #loadProgress: number | null = null
   #bytesRead = 0
   #poisoned = false
+  /** What was read is not dealt with yet, and nothing more is read meanwhile. */
+  #isBehind = false
 
   /**
    * @param tasks Those that it works on: one of a one-off worker, any number of a session worker.
@@ -414,13 +416,15 @@ export class WorkerLife {
       switch (item.kind) {
         case 'data': {
           writer.beginStretch(item.at)
-          await this.#interpreter.feed(item.stream, item.bytes)
+          await this.#listening(this.#interpreter.feed(item.stream, item.bytes))
+          // Something of it could not be kept: the next start reads it again.
+          if (detach.aborted) return DETACHED
           if (this.#becameReady) this.#onReady(item.at)
           const cursor: Record<OutputStream, string> = { ...writer.cursor }
           cursor[item.stream] = item.cursor
           writer.endStretch(cursor, item.bytes.length, this.#interpreter.eventSeq)
           this.#countLog(item.bytes.length)
-          await writer.ready()
+          await this.#listening(writer.ready())
           break
         }
         case 'gap':
@@ -447,17 +451,24 @@ export class WorkerLife {
   }
 
   async #takeArtifact(runId: string, id: ArtifactId, source: ArtifactEvent['source']): Promise<Taken> {
-    const { artifactFiles, runner, logger } = this.#context
+    const { artifactFiles, runner, detach } = this.#context
     const folder = runner.outputFolder(this.#worker.name, runId)
+    const from: ArtifactSource = source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source
+    const ends = [detach, this.#writer.broken, this.#runs.get(runId)?.unwanted ?? detach]
+    // A disk that is full or fails is waited for, as long as the task may run: it is not complete without what it has made.
+    const take = (): Promise<Taken> => artifactFiles.take(id, from)
+    const kept = await this.#insist('keep an artifact', AbortSignal.any(ends), take)
+    return kept?.value ?? { status: 'refused', message: 'The service could not keep the file in time.' }
+  }
+
+  /** While the service has not done its part, a worker's silence is its own. */
+  async #listening(work: Promise<void> | void): Promise<void> {
+    if (work === undefined) return
+    this.#isBehind = true
     try {
-      return await artifactFiles.take(
-        id,
-        source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source,
-      )
-    } catch (error) {
-      logger.error({ err: error, runId }, 'An artifact could not be kept.')
-      const detail = error instanceof Error ? error.message : String(error)
-      return { status: 'refused', message: `The service could not keep the file: ${detail}` }
+      await work
+    } finally {
+      this.#isBehind = false
     }
   }
 
@@ -554,7 +565,10 @@ export class WorkerLife {
     const { clock, attemptAlive } = this.#context
     if (task.affinity !== null) this.#affinities.note(task.affinity, clock.now())
     const events: RunEvents = {
-      onOverdue: (run, reason) => void this.#stopAfter(run, reason),
+      onOverdue: (run, reason) => {
+        if (reason === 'silence' && this.#isBehind) run.armSilence()
+        else void this.#stopAfter(run, reason)
+      },
       onUnacknowledged: (run) => {
         this.#onUnacknowledged(run)
       },

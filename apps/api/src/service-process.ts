@@ -1,0 +1,61 @@
+import { join } from 'node:path'
+import { describeProblems, readConfig } from './config.ts'
+import { createLogger } from './log.ts'
+import { type DecoratePorts, startService } from './start.ts'
+import { welcome } from './welcome.ts'
+
+/** The repository's root: this file is three folders below it, as source and as bundle. */
+const root = join(import.meta.dirname, '../../..')
+
+/** The whole life of a service that is a process of its own: from its environment to its exit. */
+export function serviceProcess(decorate: DecoratePorts = (ports) => ports): void {
+  run(decorate).catch((error: unknown) => {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    process.stderr.write(`The service could not start.\n${text}\n`)
+    process.exit(1)
+  })
+}
+
+async function run(decorate: DecoratePorts): Promise<void> {
+  const read = readConfig(process.env, { cwd: process.cwd() })
+  if (read.status === 'invalid') {
+    process.stderr.write(`${describeProblems(read.problems)}\n`)
+    process.exitCode = 78 // EX_CONFIG of sysexits.h
+    return
+  }
+  const { config } = read
+  const logger = createLogger({ level: config.logLevel })
+  const stopSignal = firstSignal()
+  const service = await startService(
+    config,
+    {
+      presetsFile: join(root, 'apps/api/config/model_presets.yaml'),
+      workersDir: join(root, 'workers'),
+    },
+    logger,
+    decorate,
+  )
+  process.stdout.write(welcome(service))
+  const signal = await stopSignal
+  const workers =
+    config.shutdown === 'detach' ? 'Workers go on; the next start takes them up.' : 'Workers are stopped.'
+  logger.info({ signal }, `Stopping. ${workers}`)
+  await service[Symbol.asyncDispose]()
+}
+
+/** npm passes a terminal's Ctrl-C on to a service that has had it from the terminal itself: two signals, milliseconds apart. */
+const ONE_SIGNAL_MS = 500
+
+/** The first signal asks for a clean stop; a second one ends the process at once. */
+function firstSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let askedAt: number | null = null
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.on(signal, () => {
+        if (askedAt !== null && performance.now() - askedAt > ONE_SIGNAL_MS) process.exit(1)
+        askedAt ??= performance.now()
+        resolve(signal)
+      })
+    }
+  })
+}

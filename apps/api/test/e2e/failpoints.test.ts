@@ -1,0 +1,111 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Lane } from '../failpoints/lane.ts'
+import type { FailAction, Failpoint } from '../failpoints/protocol.ts'
+import { SCENARIOS, type Scenario } from '../failpoints/scenarios.ts'
+
+/** Services that are made to fail at the same time. */
+const LANES = 3
+const TIMEOUT = 600_000
+
+/** A step of a scenario at which something happens. */
+interface Crossing {
+  readonly scenario: Scenario
+  readonly failpoint: Failpoint
+}
+
+/** What changes nothing: a crash after it is one before the next step. */
+const READS =
+  /^(store\.(task|submitted|events|activeTasks|liveWorkers|history|drains)|runner\.(inspect|list|processes|openInput|output end)|gpus\..*)$/
+/** What fails has not written anything: so says the port. */
+const WRITES = /^store\./
+/** What only a client's question causes. */
+const ASKED = /^store\.(tasksById|output|artifacts|attempts)$/
+
+/** The steps that each scenario takes. */
+type Recorded = ReadonlyMap<Scenario, ReadonlySet<string>>
+
+/** Each step once, in the first scenario that has it, before and, where it changes something, after it; with FAILPOINTS=all in every scenario. */
+function crossingsOf(recorded: Recorded, action: FailAction, but: readonly string[] = []): Crossing[] {
+  const isAll = process.env['FAILPOINTS'] === 'all'
+  const crossings: Crossing[] = []
+  const seen = new Set<string>(isAll ? [] : but)
+  for (const [scenario, steps] of recorded) {
+    for (const step of steps) {
+      if (ASKED.test(step) || seen.has(step)) continue
+      if (!isAll) seen.add(step)
+      const isBeforeOnly = READS.test(step) || (action.kind === 'throw' && WRITES.test(step))
+      for (const side of isBeforeOnly ? (['before'] as const) : (['before', 'after'] as const))
+        crossings.push({ scenario, failpoint: { step, side, n: 1, action } })
+    }
+  }
+  return crossings
+}
+
+describe('a service with process workers', () => {
+  let lanes: readonly Lane[]
+  const recorded = new Map<Scenario, ReadonlySet<string>>()
+  beforeAll(async () => {
+    lanes = await Promise.all(Array.from({ length: LANES }, (_, n) => Lane.open('process', `lane-${n}`)))
+    for (const scenario of SCENARIOS) recorded.set(scenario, await first().record(scenario))
+  })
+  afterAll(() => Promise.all(lanes.map((lane) => lane[Symbol.asyncDispose]())))
+
+  const first = (): Lane => lanes[0] ?? raise('there is no lane')
+
+  /** Shares the crossings among the lanes; gives all that was wrong. */
+  async function crossAll(
+    crossings: readonly Crossing[],
+    cross: (lane: Lane, crossing: Crossing) => Promise<readonly string[]>,
+  ): Promise<readonly string[]> {
+    const left = [...crossings]
+    const faults: string[] = []
+    await Promise.all(
+      lanes.map(async (lane) => {
+        for (let next = left.shift(); next !== undefined; next = left.shift())
+          faults.push(...(await cross(lane, next)))
+      }),
+    )
+    return faults
+  }
+
+  test(
+    'that is killed at any step of a task loses nothing, does nothing twice and leaves nothing',
+    { timeout: TIMEOUT },
+    async () => {
+      const crossings = crossingsOf(recorded, { kind: 'kill' })
+      expect(crossings.length).toBeGreaterThan(50)
+      const lost = crossAll(crossings, (lane, { scenario, failpoint }) => lane.cross(scenario, failpoint))
+      expect(await lost).toEqual([])
+    },
+  )
+
+  test(
+    'that is killed again at any step of taking up what it was killed over does not either',
+    { timeout: TIMEOUT },
+    async () => {
+      const starts = new Map<Scenario, ReadonlySet<string>>()
+      for (const scenario of SCENARIOS)
+        if (scenario.leftAt !== undefined) starts.set(scenario, await first().recordStart(scenario))
+      const walked = [...recorded.values()].flatMap((steps) => [...steps])
+      const crossings = crossingsOf(starts, { kind: 'kill' }, walked)
+      const lost = crossAll(crossings, (lane, { scenario, failpoint }) =>
+        lane.crossStart(scenario, failpoint),
+      )
+      expect(await lost).toEqual([])
+    },
+  )
+
+  test(
+    'in which any step of a task fails once goes on, and the task has an end',
+    { timeout: TIMEOUT },
+    async () => {
+      const crossings = crossingsOf(recorded, { kind: 'throw' })
+      const stuck = crossAll(crossings, (lane, { scenario, failpoint }) => lane.pass(scenario, failpoint))
+      expect(await stuck).toEqual([])
+    },
+  )
+})
+
+function raise(message: string): never {
+  throw new Error(message)
+}
