@@ -77,6 +77,7 @@ export class Connection {
       trouble = error
     })
     this.#socket.addEventListener('close', ({ code, reason }) => {
+      if (this.#state === 'ended') return
       const error = closeError(code, reason, trouble)
       if (this.#state === 'open' || error.code !== 'DISCONNECTED') this.#end(error)
       else void this.#explain(passing('UNREACHABLE', `No connection to ${url} could be made.`, trouble))

@@ -34,7 +34,7 @@ test(`followers get every event exactly once over ${CUTS_IN_ALL} cuts at random`
     // The two followers of a client share its connection, and each cut.
     const followers = [1, 2, 3, 4].map(async () => {
       await using client = connect(proxy.url)
-      return Promise.all([eventsOf(client.followTask(live)), eventsOf(client.followTask(loud))])
+      return await Promise.all([eventsOf(client.followTask(live)), eventsOf(client.followTask(loud))])
     })
     const seen = await Promise.all(followers)
     const stored = await Promise.all([storedEvents(direct, live), storedEvents(direct, loud)])
