@@ -71,31 +71,20 @@ export function graphqlError(errors: readonly GraphqlError[]): GpuClientError {
   return new GpuClientError(code, first.message, { isPassing: PASSING_CODES.includes(code), cause: errors })
 }
 
-const GOING_AWAY = 1001
-const MESSAGE_TOO_BIG = 1009
-const SERVICE_RESTART = 1012
-const TRY_AGAIN_LATER = 1013
+/** Going away, service restart, try again later, too many introductions. */
+const LATER: readonly number[] = [1001, 1012, 1013, CloseCode.TooManyInitialisationRequests]
+/** The last one: a message that is too big. */
+const NOT_UNDERSTOOD: readonly number[] = [CloseCode.BadRequest, CloseCode.SubprotocolNotAcceptable, 1009]
+const UNAUTHENTICATED: number = CloseCode.Unauthorized
+const FORBIDDEN: number = CloseCode.Forbidden
 
 /** Why a WebSocket was closed. */
 export function closeError(code: number, reason: string, cause?: unknown): GpuClientError {
   const told = `The connection was closed with ${code}${reason === '' ? '' : `: ${reason}`}.`
-  switch (code) {
-    case GOING_AWAY:
-    case SERVICE_RESTART:
-    case TRY_AGAIN_LATER:
-    case CloseCode.TooManyInitialisationRequests:
-      return passing('UNAVAILABLE', told, cause)
-    case CloseCode.Unauthorized:
-      return lasting('UNAUTHENTICATED', told, cause)
-    case CloseCode.Forbidden:
-      return lasting('FORBIDDEN', told, cause)
-    case CloseCode.BadRequest:
-    case CloseCode.SubprotocolNotAcceptable:
-    case MESSAGE_TOO_BIG:
-      return lasting('REJECTED', told, cause)
-    default:
-      return passing('DISCONNECTED', told, cause)
-  }
+  if (code === UNAUTHENTICATED) return lasting('UNAUTHENTICATED', told, cause)
+  if (code === FORBIDDEN) return lasting('FORBIDDEN', told, cause)
+  if (NOT_UNDERSTOOD.includes(code)) return lasting('REJECTED', told, cause)
+  return passing(LATER.includes(code) ? 'UNAVAILABLE' : 'DISCONNECTED', told, cause)
 }
 
 /** Why an HTTP answer has no GraphQL in it. */

@@ -65,16 +65,18 @@ export function followTask(
         yield batch
         if (last.__typename === 'TaskStatusEvent' && isFinal(last.taskStatus)) return 'over'
       }
-      return taken.kind === 'completed' && (await hasEnded(stop)) ? 'over' : 'again'
+      if (taken.kind !== 'completed') return 'again'
+      await requireEnd(stop)
+      return 'over'
     } finally {
       leg.close()
     }
   })
 
   /** Without a final status before, this was all only where the task has ended and `after` is its last event. */
-  async function hasEnded(stop: AbortSignal): Promise<true> {
+  async function requireEnd(stop: AbortSignal): Promise<void> {
     const state = await follower.stateOf(taskId, stop)
-    if (state !== null && isFinal(state.status) && state.lastSeq === after) return true
+    if (state !== null && isFinal(state.status) && state.lastSeq === after) return
     throw passing('HOLE', `The events of task ${taskId} ended at ${after}, and the task did not.`)
   }
 }

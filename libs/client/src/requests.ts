@@ -28,7 +28,7 @@ export interface Requests {
     options: RequestOptions,
   ): Promise<R>
   /** Why nothing is served to this client at the address, for good; `null`: something is, or nobody answers. */
-  examine(): Promise<GpuClientError | null>
+  readonly examine: () => Promise<GpuClientError | null>
 }
 
 interface Answer {

@@ -10,7 +10,7 @@ let direct: GpuClient
 beforeAll(async () => {
   service = await Service.start({
     count: counting(100),
-    long: counting(400),
+    long: counting(250),
     nothing: worker('true'),
     blocking: { script: worker('sleep 60'), timeouts: { stop_grace: '1s' } },
   })

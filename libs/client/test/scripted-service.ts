@@ -9,14 +9,14 @@ export interface Call {
   readonly n: number
   readonly variables: Readonly<Record<string, unknown>>
   /** Sends a batch of a task's events with these `seq`s. */
-  events(seqs: readonly number[]): void
+  readonly events: (seqs: readonly number[]) => void
   /** Sends the last event of a task. */
-  final(seq: number): void
-  result(payload: object): void
-  error(code: string): void
-  complete(): void
+  readonly final: (seq: number) => void
+  readonly result: (payload: object) => void
+  readonly error: (code: string) => void
+  readonly complete: () => void
   /** Closes the connection. */
-  close(code: number): void
+  readonly close: (code: number) => void
 }
 
 /** A service that does what a test says: real connections, and answers that no sound service gives. */

@@ -146,7 +146,7 @@ test.each([1001, 1012, 1013, 4429])(
     await using client = connect(service.url, { timing: { retryBaseMs: 20, retryMaxMs: 10_000 } })
     expect(await seqsOf(client.followTask('task'))).toEqual(ONE_TO_TEN)
     const waits = service.calls.slice(1).map((at, index) => at - (service.calls[index] ?? 0))
-    // At least a quarter of 80, 40 is no step for these, then 80, 160.
+    // At least a quarter of 80, 80, 80 and 160: the first steps are skipped.
     ;[20, 20, 20, 40].forEach((least, index) => {
       expect(waits[index]).toBeGreaterThanOrEqual(least - 2)
     })
