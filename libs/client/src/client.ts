@@ -17,6 +17,7 @@ import {
   SubmitTasksDocument,
   type SubmitTasksMutation,
   TaskDocument,
+  TaskEventsDocument,
   type TaskFieldsFragment,
   type TaskFilter,
   type TaskQuery,
@@ -161,8 +162,10 @@ export function createGpuClient(options: GpuClientOptions): GpuClient {
   const resumer = { wire, timing, closed: closed.signal }
   const follower = {
     ...resumer,
-    stateOf: async (id: string, signal: AbortSignal) =>
-      (await ask(TaskStateDocument, { id }, { signal })).task,
+    async read(id: string, stretch: { readonly first: number; readonly after: number }, signal: AbortSignal) {
+      const { task } = await ask(TaskEventsDocument, { id, ...stretch }, { signal })
+      return task === null ? null : { ...task.events, status: task.status }
+    },
   }
 
   function ask<R, V extends Record<string, unknown>>(

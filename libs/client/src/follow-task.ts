@@ -1,4 +1,4 @@
-import { passing } from './error.ts'
+import { GpuClientError, passing } from './error.ts'
 import { FollowTaskDocument, type TaskEventFieldsFragment, type TaskStatus } from './generated/operations.ts'
 import { createQueue, Leg, type Taken } from './leg.ts'
 import { type ResumeOptions, type Resumer, resuming } from './resuming.ts'
@@ -20,11 +20,12 @@ export interface FollowOptions extends ResumeOptions {
 
 /** What following needs of the client. */
 export interface Follower extends Resumer {
-  /** A task's status and last `seq` now; `null`: there is no such task. */
-  readonly stateOf: (
+  /** At most `first` of a task's events after `after`, without waiting for more; `null`: there is no such task. */
+  readonly read: (
     taskId: string,
+    stretch: { readonly first: number; readonly after: number },
     signal: AbortSignal,
-  ) => Promise<{ readonly status: TaskStatus; readonly lastSeq: number } | null>
+  ) => Promise<(TaskEvents & { readonly status: TaskStatus }) | null>
 }
 
 /** Of messages, each of at most 500 events and some 256 KiB. */
@@ -36,6 +37,11 @@ export function isFinal(status: TaskStatus): boolean {
   return FINAL.includes(status)
 }
 
+/** So many connections that broke before they brought anything are bad luck; more of them are too weak for a large batch. */
+const MAX_BARREN = 2
+/** How many events are asked for at once over such a connection, and half as many after each further one that broke. */
+const SMALL_STRETCH = 64
+
 /**
  * A task's events after `after`, each exactly once and in order, over any number of broken connections and restarts of the service. The
  * consumer sets the pace: while it takes nothing, a bounded number of events is held, and the rest stays with the service.
@@ -46,38 +52,58 @@ export function followTask(
   options: FollowOptions,
 ): AsyncIterableIterator<TaskEvents, undefined> {
   let after = options.after ?? 0
+  /** Connections in a row that broke before they brought anything. */
+  let barren = 0
 
   return resuming(follower, options, async function* (stop, worked) {
+    if (barren >= MAX_BARREN && (yield* small(stop, worked)) === 'over') return 'over'
     const leg = await Leg.open(
       follower.wire,
       FollowTaskDocument,
       { taskId, after },
       { shelf: createQueue<TaskEvents>(MAX_WAITING), valueOf: ({ taskEvents }) => taskEvents, signal: stop },
     )
+    let hasBrought = false
     try {
       let taken: Taken<TaskEvents>
       while ((taken = await leg.take()).kind === 'values') {
-        const batch = joined(taken.values, after)
-        const last = batch.events.at(-1)
-        if (last === undefined) continue
+        hasBrought = true
+        barren = 0
         worked()
-        after = last.seq
-        yield batch
-        if (last.__typename === 'TaskStatusEvent' && isFinal(last.taskStatus)) return 'over'
+        if ((yield* fresh(taken.values)) === 'over') return 'over'
       }
       if (taken.kind !== 'completed') return 'again'
-      await requireEnd(stop)
-      return 'over'
+      // Without a final status before, this was all only where the task has ended and `after` is its last event.
+      const state = await follower.read(taskId, { first: 1, after }, stop)
+      if (state !== null && isFinal(state.status) && state.lastSeq === after) return 'over'
+      throw passing('HOLE', `The events of task ${taskId} ended at ${after}, and the task did not.`)
+    } catch (error) {
+      if (!hasBrought && error instanceof GpuClientError && error.code === 'DISCONNECTED') barren++
+      throw error
     } finally {
       leg.close()
     }
   })
 
-  /** Without a final status before, this was all only where the task has ended and `after` is its last event. */
-  async function requireEnd(stop: AbortSignal): Promise<void> {
-    const state = await follower.stateOf(taskId, stop)
-    if (state !== null && isFinal(state.status) && state.lastSeq === after) return
-    throw passing('HOLE', `The events of task ${taskId} ended at ${after}, and the task did not.`)
+  /** Reads up to what is stored in stretches that get through where a large batch does not. */
+  async function* small(stop: AbortSignal, worked: () => void): AsyncGenerator<TaskEvents, 'over' | 'again'> {
+    for (;;) {
+      const first = Math.max(1, SMALL_STRETCH >> (barren - MAX_BARREN))
+      const stretch = await follower.read(taskId, { first, after }, stop)
+      if (stretch === null || stretch.events.length === 0) return 'again'
+      worked()
+      if ((yield* fresh([stretch])) === 'over') return 'over'
+    }
+  }
+
+  /** Gives what is new of it, as one batch. */
+  function* fresh(batches: readonly TaskEvents[]): Generator<TaskEvents, 'over' | 'again'> {
+    const batch = joined(batches, after)
+    const last = batch.events.at(-1)
+    if (last === undefined) return 'again'
+    after = last.seq
+    yield batch
+    return last.__typename === 'TaskStatusEvent' && isFinal(last.taskStatus) ? 'over' : 'again'
   }
 }
 

@@ -69,7 +69,7 @@ test.each([
       else rest(call)
     },
     // It has not ended.
-    request: () => [200, { data: { task: { status: 'RUNNING', lastSeq: 3 } } }],
+    request: () => [200, { data: { task: { status: 'RUNNING', events: { events: [], lastSeq: 3 } } } }],
   })
   await using client = connect(service.url)
   const troubles: string[] = []
