@@ -6,6 +6,8 @@ import { eventsOf, expectWhole, storedEvents, submit } from './reading.ts'
 import { connect, counting, flooding, Service } from './service.ts'
 
 const CUTS_IN_ALL = 200
+/** Stalls are noticed soon, and sometimes seen where there are none. */
+const HASTY = { timing: { connectMs: 500, livenessMs: 150, requestMs: 1_000 } }
 
 let service: Service
 let direct: GpuClient
@@ -33,7 +35,7 @@ test(`followers get every event exactly once over ${CUTS_IN_ALL} cuts at random`
     const loud = await submit(direct, 'flood')
     // The two followers of a client share its connection, and each cut.
     const followers = [1, 2, 3, 4].map(async () => {
-      await using client = connect(proxy.url)
+      await using client = connect(proxy.url, HASTY)
       return await Promise.all([eventsOf(client.followTask(live)), eventsOf(client.followTask(loud))])
     })
     const seen = await Promise.all(followers)
@@ -52,7 +54,7 @@ test('followers come to the end where no connection lives long enough for a whol
   proxy.fate = (): Fate => ({ cut: 'rst', afterBytes: random.magnitude(10_000, 30_000), delayMs: 0 })
   const id = await submit(direct, 'flood')
   await eventsOf(direct.followTask(id))
-  await using client = connect(proxy.url)
+  await using client = connect(proxy.url, HASTY)
   expect(await eventsOf(client.followTask(id))).toEqual(await storedEvents(direct, id))
   expect(proxy.cuts).toBeGreaterThan(5)
 })
@@ -66,7 +68,7 @@ test('a submission over a network that loses answers makes one task', async () =
     afterBytes: random.magnitude(300, 20_000),
     delayMs: 0,
   })
-  await using client = connect(proxy.url)
+  await using client = connect(proxy.url, HASTY)
   const before = new Set((await direct.tasks({ first: 100 })).tasks.map(({ id }) => id))
   const ids: string[] = []
   for (let n = 0; n < 30; n++) ids.push(await submit(client, 'count'))

@@ -90,7 +90,7 @@ test('notices a peer that is silent, and goes on over another connection', async
   proxy.cutAll('stall')
   await expect
     .poll(() => troubles, { timeout: 5_000 })
-    .toEqual(['Nothing was heard of the service for 300 ms.'])
+    .toEqual(['Nothing was heard of the service for 800 ms.'])
   expectWhole(await following)
 })
 

@@ -13,9 +13,9 @@ const main = join(import.meta.dirname, '../../../apps/api/dist/main.js')
 const QUICK: Partial<Timing> = {
   retryBaseMs: 20,
   retryMaxMs: 300,
-  connectMs: 500,
-  livenessMs: 150,
-  requestMs: 1_000,
+  connectMs: 1_000,
+  livenessMs: 400,
+  requestMs: 2_000,
   requestTries: 12,
 }
 
