@@ -48,6 +48,12 @@ export default tseslint.config(
               ],
             },
             { sourceTag: 'type:protocol', onlyDependOnLibsWithTags: [], allowedExternalImports: [] },
+            // It knows the service by its schema alone.
+            {
+              sourceTag: 'type:client',
+              onlyDependOnLibsWithTags: [],
+              allowedExternalImports: ['graphql-ws*'],
+            },
             {
               sourceTag: 'type:tool',
               onlyDependOnLibsWithTags: ['type:tool', 'type:domain', 'type:protocol'],

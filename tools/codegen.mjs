@@ -1,13 +1,15 @@
 #!/usr/bin/env node
-// Writes the types of the API's resolvers from its schema. Does nothing where they are newer than what they are made from;
-// `--force` writes them anyway.
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+// Writes the types of the API's resolvers from its schema, and the client's operations from their texts and that schema. Does nothing
+// where they are newer than what they are made from; `--force` writes them anyway.
+import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const schemaFile = join(root, 'apps/api/src/graphql/schema.graphql')
-const outputFile = join(root, 'apps/api/src/graphql/generated/resolvers.ts')
+const resolversFile = join(root, 'apps/api/src/graphql/generated/resolvers.ts')
+const operationsFolder = join(root, 'libs/client/src/operations')
+const operationsFile = join(root, 'libs/client/src/generated/operations.ts')
 
 /** A type of the schema and the domain's type that its resolvers are given. */
 const MAPPERS = {
@@ -67,14 +69,25 @@ export type EventBatchModel = { readonly events: readonly TaskEventModel[]; read
 `,
 }
 
-const newest = Math.max(...(await Promise.all([schemaFile, fileURLToPath(import.meta.url)].map(writtenAt))))
-if (process.argv.includes('--force') || (await writtenAt(outputFile)) <= newest) {
-  await mkdir(dirname(outputFile), { recursive: true })
+const operationFiles = (await readdir(operationsFolder))
+  .filter((name) => name.endsWith('.graphql'))
+  .sort()
+  .map((name) => join(operationsFolder, name))
+
+await write(resolversFile, [schemaFile], async () => generateResolvers(await readFile(schemaFile, 'utf8')))
+// The folder, too: it is newer than a file that was taken away.
+await write(operationsFile, [schemaFile, operationsFolder, ...operationFiles], generateOperations)
+
+/** Writes a file with what `generate` gives, where it is older than one of its sources. */
+async function write(file, sources, generate) {
+  const newest = Math.max(...(await Promise.all([...sources, fileURLToPath(import.meta.url)].map(writtenAt))))
+  if (!process.argv.includes('--force') && (await writtenAt(file)) > newest) return
+  await mkdir(dirname(file), { recursive: true })
   // Renamed into place, so that nobody reads half a file.
-  const draft = `${outputFile}.${process.pid}`
-  await writeFile(draft, await generate(await readFile(schemaFile, 'utf8')))
-  await rename(draft, outputFile)
-  console.log(`Wrote ${relative(root, outputFile)}`)
+  const draft = `${file}.${process.pid}`
+  await writeFile(draft, await generate())
+  await rename(draft, file)
+  console.log(`Wrote ${relative(root, file)}`)
 }
 
 /** In milliseconds since 1970; 0 for a file that is not there. */
@@ -82,7 +95,7 @@ async function writtenAt(file) {
   return (await stat(file).catch(() => null))?.mtimeMs ?? 0
 }
 
-async function generate(sdl) {
+async function generateResolvers(sdl) {
   // Loaded only when needed: they take most of the time.
   const [{ codegen }, typescript, resolvers, { parse }] = await Promise.all([
     import('@graphql-codegen/core'),
@@ -93,7 +106,7 @@ async function generate(sdl) {
   const types = await codegen({
     schema: parse(sdl),
     documents: [],
-    filename: outputFile,
+    filename: resolversFile,
     pluginMap: { prelude: { plugin: () => PRELUDE }, typescript, resolvers },
     plugins: [{ prelude: {} }, { typescript: {} }, { resolvers: {} }],
     config: {
@@ -119,4 +132,95 @@ async function generate(sdl) {
   })
   // The generator does not know verbatimModuleSyntax.
   return types.replace(/^export (?=\{ \w+ \};$)/gm, 'export type ')
+}
+
+async function generateOperations() {
+  const [{ codegen }, typescript, typescriptOperations, { Kind, parse, print, stripIgnoredCharacters }] =
+    await Promise.all([
+      import('@graphql-codegen/core'),
+      import('@graphql-codegen/typescript'),
+      import('@graphql-codegen/typescript-operations'),
+      import('graphql'),
+    ])
+  const documents = await Promise.all(
+    operationFiles.map(async (location) => ({ location, document: parse(await readFile(location, 'utf8')) })),
+  )
+  const definitions = documents.flatMap(({ document }) => document.definitions)
+  const fragments = new Map(
+    definitions
+      .filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION)
+      .map((fragment) => [fragment.name.value, print(fragment)]),
+  )
+
+  /** The text with all fragments that it spreads, directly or through others. */
+  function complete(text) {
+    const needed = new Set()
+    const spread = (source) => {
+      for (const [, name] of source.matchAll(/\.\.\.(?!on\b)(\w+)/g)) {
+        if (needed.has(name)) continue
+        needed.add(name)
+        spread(fragments.get(name))
+      }
+    }
+    spread(text)
+    return stripIgnoredCharacters([text, ...[...needed].map((name) => fragments.get(name))].join('\n'))
+  }
+
+  const constants = definitions
+    .filter(({ kind }) => kind === Kind.OPERATION_DEFINITION)
+    .map((definition) => {
+      const name = definition.name.value
+      const kind = definition.operation
+      const type = `${name}${kind[0].toUpperCase()}${kind.slice(1)}`
+      return [
+        `export const ${name}Document: Operation<'${kind}', ${type}, ${type}Variables> = {`,
+        `  kind: '${kind}',`,
+        `  name: '${name}',`,
+        `  text: ${JSON.stringify(complete(print(definition)))},`,
+        '}',
+      ].join('\n')
+    })
+  return codegen({
+    schema: parse(await readFile(schemaFile, 'utf8')),
+    documents,
+    filename: operationsFile,
+    pluginMap: {
+      prelude: {
+        plugin: () => ({
+          prepend: [
+            '/* eslint-disable */',
+            '// Written by tools/codegen.mjs from schema.graphql and the operations of the client.',
+            "import type { JsonValue, Operation } from '../operation.ts'",
+          ],
+          content: '',
+        }),
+      },
+      typescript,
+      typescriptOperations,
+      constants: { plugin: () => constants.join('\n\n') },
+    },
+    plugins: [
+      { prelude: {} },
+      // The inputs and enums that the operations use.
+      { typescript: { onlyOperationTypes: true } },
+      { typescriptOperations: {} },
+      { constants: {} },
+    ],
+    config: {
+      strictScalars: true,
+      scalars: {
+        // RFC 3339, in UTC.
+        DateTime: 'string',
+        JSON: 'JsonValue',
+        BigInt: { input: 'string | number', output: 'string' },
+        ID: 'string',
+      },
+      enumsAsTypes: true,
+      immutableTypes: true,
+      skipTypename: true,
+      avoidOptionals: { field: true, object: true, inputValue: false, defaultValue: false },
+      arrayInputCoercion: false,
+      inputMaybeValue: 'T | null | undefined',
+    },
+  })
 }

@@ -72,46 +72,56 @@ export class Feeds {
     return this.#iterate(task, options)
   }
 
-  #iterate(task: Task, { after, signal }: FeedOptions): AsyncIterableIterator<EventBatch> {
+  /** Not a generator: one that is left at a `yield` holds the batch for as long as its reader takes, and is deaf while it waits. */
+  #iterate(task: Task, { after: from, signal }: FeedOptions): AsyncIterableIterator<EventBatch> {
+    const { id } = task
     const closed = new AbortController()
     const stop = signal === undefined ? closed.signal : AbortSignal.any([closed.signal, signal])
-    const batches = this.#read(task, after, stop)
-    return {
-      [Symbol.asyncIterator]() {
-        return this
-      },
-      next: () => batches.next(),
-      // A generator's own return() would wait for its pending next(), which may wait for ever.
-      return: () => {
-        closed.abort()
-        return batches.return(undefined)
-      },
+    let after = from
+    let isOver = isFinal(task.status) && from === task.lastSeq
+    let held: ReturnType<NudgeMap<TaskId>['hold']> | null = null
+    const end = (): IteratorResult<EventBatch> => {
+      isOver = true
+      held?.release()
+      held = null
+      closed.abort()
+      return { done: true, value: undefined }
     }
-  }
-
-  async *#read(task: Task, from: number, stop: AbortSignal): AsyncGenerator<EventBatch, undefined> {
-    if (isFinal(task.status) && from === task.lastSeq) return
-    const { id } = task
-    const held = this.#nudges.hold(id)
-    const { nudge } = held
-    try {
-      let after = from
+    const read = async (nudge: Nudge): Promise<EventBatch | null> => {
       while (!stop.aborted) {
         const { version } = nudge
         const recent = this.#tail.after(id, after)
         const batch = recent === 'unknown' ? await this.#stored(id, after) : recent
-        const last = batch === 'up-to-date' ? undefined : batch.events.at(-1)
-        if (batch === 'up-to-date' || last === undefined) {
-          if (batch !== 'up-to-date') await this.#checkThere(id, after)
-          await nudge.waitPast(version, stop)
-          continue
+        if (batch !== 'up-to-date') {
+          if (batch.events.length > 0) return batch
+          await this.#checkThere(id, after)
         }
-        yield batch
-        after = last.seq
-        if (last.body.type === 'status' && isFinal(last.body.taskStatus)) return
+        await nudge.waitPast(version, stop)
       }
-    } finally {
-      held.release()
+      return null
+    }
+
+    return {
+      [Symbol.asyncIterator]() {
+        return this
+      },
+      next: async () => {
+        if (isOver) return end()
+        held ??= this.#nudges.hold(id)
+        try {
+          const value = await read(held.nudge)
+          const last = value?.events.at(-1)
+          // Left meanwhile, it stays so.
+          if (value === null || last === undefined || stop.aborted) return end()
+          after = last.seq
+          isOver = last.body.type === 'status' && isFinal(last.body.taskStatus)
+          return { done: false, value }
+        } catch (error) {
+          end()
+          throw error
+        }
+      },
+      return: () => Promise.resolve(end()),
     }
   }
 

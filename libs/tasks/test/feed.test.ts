@@ -1,3 +1,5 @@
+import fc from 'fast-check'
+import { setImmediate as turn } from 'node:timers/promises'
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { Task, TaskEvent, TaskEventBody, TaskId, TaskStatus } from '../src/index.ts'
 import { Changes, Feeds } from '../src/feed.ts'
@@ -183,6 +185,75 @@ describe('a feed', () => {
     feeds.forget(id)
     expect(await readAll(1)).toEqual([2, 3])
   })
+})
+
+/** A store that takes its time: what it answers is as old as the question. */
+class SlowLog extends Log {
+  override async events(id: TaskId, after: number, limit: number): Promise<readonly TaskEvent[]> {
+    const events = await super.events(id, after, limit)
+    await turn()
+    return events
+  }
+}
+
+const stretches = fc.array(
+  fc.record({
+    length: fc.oneof(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 900 })),
+    /** How readers get to know of it. */
+    how: fc.constantFrom<('committed' | 'changed' | 'forgotten')[]>(
+      'committed',
+      'committed',
+      'changed',
+      'forgotten',
+    ),
+    /** Where readers join after it, as parts of what there is by then. */
+    joins: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 4 }),
+    waits: fc.boolean(),
+  }),
+  { minLength: 1, maxLength: 12 },
+)
+
+test('a feed has no seam between what is stored and what comes, wherever a reader joins', async () => {
+  const tries = fc.asyncProperty(stretches, async (parts) => {
+    const slow = new SlowLog()
+    const live = new Feeds(slow)
+    const reading: Promise<readonly [after: number, seqs: readonly number[]]>[] = []
+    const join = async (after: number): Promise<readonly [number, readonly number[]]> => {
+      const seqs: number[] = []
+      for await (const { events } of await live.open(id, { after }))
+        seqs.push(...events.map(({ seq }) => seq))
+      return [after, seqs]
+    }
+    const add = (events: TaskEvent[], how: 'committed' | 'changed' | 'forgotten'): void => {
+      if (how === 'changed') live.changed(id)
+      else live.committed(id, events, events.length * 600)
+      if (how === 'forgotten') live.forget(id)
+    }
+    for (const { length, how, joins, waits } of parts) {
+      add(slow.append(...upTo(1, length).map(() => delta('x'))), how)
+      for (const part of joins) reading.push(join(Math.floor(part * slow.events_.length)))
+      if (waits) await turn()
+    }
+    add(slow.append(ended), 'committed')
+    for (const [after, seqs] of await Promise.all(reading)) {
+      expect(seqs).toEqual(upTo(after + 1, slow.events_.length))
+    }
+    expect(live.watched).toBe(0)
+  })
+  await fc.assert(tries, { numRuns: 150 })
+})
+
+test('a feed that is opened and left 10,000 times, at whatever point, is watched by nobody', async () => {
+  commit(delta('a'), delta('b'))
+  for (let n = 0; n < 10_000; n++) {
+    const feed = await feeds.open(id, { after: n % 3 })
+    // Before it is read, while it reads or waits, and between two reads.
+    const taking = n % 4 === 0 ? null : feed.next()
+    if (n % 4 === 1 && n % 3 !== 2) await taking
+    await feed.return?.()
+    await taking
+  }
+  expect(feeds.watched).toBe(0)
 })
 
 describe('changes', () => {

@@ -191,6 +191,16 @@ export async function startWorld(
           subscribe: () => topic.read(),
           resolve: payload,
         },
+        // Opens when the world is released.
+        late: {
+          type: new GraphQLNonNull(tick),
+          subscribe: async () => {
+            asked()
+            await released
+            return topic.read()
+          },
+          resolve: payload,
+        },
         unshared: { type: new GraphQLNonNull(tick), subscribe: () => topic.read(), resolve: payload },
         missing: {
           type: tick,
@@ -284,7 +294,7 @@ export interface ResponseBody {
   }[]
 }
 
-export function wsUrl({ url }: Server): string {
+export function wsUrl({ url }: Pick<Server, 'url'>): string {
   return url.replace('http:', 'ws:')
 }
 
@@ -307,11 +317,13 @@ export class RawSocket {
   #listeners: (() => void)[] = []
 
   constructor(
-    server: Server,
+    server: Pick<Server, 'url'>,
     protocols: string[] = ['graphql-transport-ws'],
     headers: Record<string, string> = {},
+    /** Whether it answers the server's pings. */
+    autoPong = true,
   ) {
-    this.socket = new WebSocket(wsUrl(server), protocols, { headers })
+    this.socket = new WebSocket(wsUrl(server), protocols, { headers, autoPong })
     this.socket.on('error', () => undefined)
     this.socket.on('message', (data: Buffer) => {
       this.messages.push(JSON.parse(data.toString()) as Record<string, unknown>)
