@@ -22,7 +22,7 @@ export type ClientCode =
   | 'CLOSED'
 
 /** The service's own codes that tell of a passing state, not of the request. */
-const PASSING_CODES = ['INTERNAL_SERVER_ERROR', 'TOO_MANY_OPERATIONS']
+const PASSING_CODES = ['INTERNAL_SERVER_ERROR', 'TOO_MANY_OPERATIONS', 'DATABASE_UNAVAILABLE']
 
 /** Why something could not be had. */
 export class GpuClientError extends Error {

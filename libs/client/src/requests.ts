@@ -98,9 +98,9 @@ export function createRequests(options: RequestsOptions): Requests {
 
 const NEVER = new AbortController().signal
 
-/** No answer of the service: one may come. */
+/** No answer of the service, or none that says what became of the request: one may come. */
 function mayCome({ code }: GpuClientError): boolean {
-  return code === 'UNREACHABLE' || code === 'UNAVAILABLE'
+  return code === 'UNREACHABLE' || code === 'UNAVAILABLE' || code === 'DATABASE_UNAVAILABLE'
 }
 
 function isRefusal({ code }: GpuClientError): boolean {
