@@ -56,6 +56,8 @@ export async function openArtifactFiles({
       await rm(pathOf(id), { force: true })
     },
     async removeStrays(known, signal) {
+      // What it has taken since the first time is not known any more.
+      if (taken === null) return 0
       let removed = 0
       const remove = async (names: readonly string[]): Promise<void> => {
         const kept: ReadonlySet<string> = await known(names.map(idOf))

@@ -132,6 +132,7 @@ describe('strays', () => {
       return new Set()
     }, never)
     expect(removed).toBe(1)
+    expect(await files.removeStrays(known(), never)).toBe(0)
     expect((await readdir(join(root, 'kept'))).sort()).toEqual(['early', 'late'])
   })
 })

@@ -169,8 +169,8 @@ async function forget(store: TaskStore, count: number, file: string): Promise<Fo
   for (;;) {
     const ended = await measured(store.endedTasks({ before, limit: BATCH, withArtifacts: false }))
     if (ended.length === 0) break
-    await measured(store.beginRemoval(ended.map(({ id }) => id)))
-    let left = (await measured(store.removals(BATCH))).map(({ id }) => id)
+    const begun = await measured(store.beginRemoval(ended.map(({ id }) => id)))
+    let left = begun.map(({ id }) => id)
     while (left.length > 0) left = left.slice(await measured(store.continueRemoval(left)))
   }
   while (!(await measured(store.removeWorkers(before))));

@@ -70,7 +70,15 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
           UPDATE "Task" SET "status" = 'REMOVED', "finishedAt" = NULL, "idempotencyKey" = NULL
           WHERE "id" IN (${Prisma.join([...ids])}) AND "status" IN ('COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT')
           RETURNING "id"`)
-        return rows.map(({ id }) => id as TaskId)
+        if (rows.length === 0) return []
+        const artifacts = await query<{ readonly id: string; readonly taskId: string }>(Prisma.sql`
+          SELECT "id", "taskId" FROM "Artifact" WHERE "taskId" IN (${Prisma.join(rows.map(({ id }) => id))})`)
+        return rows.map(({ id }) =>
+          toRemoval(
+            id,
+            artifacts.filter(({ taskId }) => taskId === id),
+          ),
+        )
       }),
 
     async removals(limit) {
@@ -79,10 +87,7 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
         select: { id: true, artifacts: { select: { id: true } } },
         take: limit,
       })
-      return tasks.map(({ id, artifacts }): TaskRemoval => ({
-        id: id as TaskId,
-        artifacts: artifacts.map((artifact) => artifact.id as ArtifactId),
-      }))
+      return tasks.map(({ id, artifacts }) => toRemoval(id, artifacts))
     },
 
     continueRemoval: (ids) =>
@@ -201,6 +206,10 @@ function lastChunks(
 export async function countArtifactBytes({ execute }: Transaction, bytes: number): Promise<void> {
   if (bytes === 0) return
   await execute(Prisma.sql`UPDATE "Installation" SET "artifactBytes" = "artifactBytes" + ${bytes}`)
+}
+
+function toRemoval(id: string, artifacts: readonly { readonly id: string }[]): TaskRemoval {
+  return { id: id as TaskId, artifacts: artifacts.map((artifact) => artifact.id as ArtifactId) }
 }
 
 interface Pages {

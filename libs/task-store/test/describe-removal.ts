@@ -100,7 +100,7 @@ export function describeRemoval(name: string, openPlace: () => Promise<Place>): 
       await store.create([newTask(4)])
       await store.claim([claimOf(4)])
       const begun = await store.beginRemoval([1, 3, 4, 99].map(taskId))
-      expect(begun).toEqual([taskId(1)])
+      expect(begun).toEqual([{ id: taskId(1), artifacts: [artifactId(100)] }])
       expect(await store.beginRemoval([taskId(1)])).toEqual([])
       expect(await store.beginRemoval([])).toEqual([])
       for (const check of [

@@ -277,7 +277,7 @@ export interface TaskStore extends AsyncDisposable {
    * Takes tasks out of everything that can be read, and frees their idempotency keys; what is stored of them is then removed by
    * `continueRemoval`, also after a restart. Gives those of them that had ended; the others stay.
    */
-  beginRemoval(ids: readonly TaskId[]): Promise<readonly TaskId[]>
+  beginRemoval(ids: readonly TaskId[]): Promise<readonly TaskRemoval[]>
   /** At most `limit` tasks whose removal has begun and is not over. */
   removals(limit: number): Promise<readonly TaskRemoval[]>
   /** Removes, in the order of the given ones, a stretch of what is stored of tasks whose removal has begun; gives how many of them are gone now. */

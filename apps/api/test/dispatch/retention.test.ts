@@ -198,14 +198,18 @@ describe('deleting a task', () => {
 })
 
 describe('a removal that a crash cuts off', () => {
-  for (const step of ['removals', 'continueRemoval'] as const)
-    test(`before ${step} is gone on with by the next process, and leaves nothing`, async () => {
+  for (const step of ['files', 'rows'] as const)
+    test(`before the ${step} are gone is gone on with by the next process, and leaves nothing`, async () => {
       await using stage = await open({})
       await settled(stage)
       const id = await ended(stage, 10)
-      const fails = stage.storeFails(step, 1)
+      if (step === 'rows') stage.storeFails('continueRemoval', 1)
+      else
+        stage.onceStored('beginRemoval', () => {
+          throw new Error('the database is locked')
+        })
       await expect(stage.dispatcher.deleteTask(id)).rejects.toThrow('locked')
-      expect(fails()).toBe(1)
+      expect(await files()).toHaveLength(step === 'rows' ? 0 : 1)
       expect(await there(stage, [id])).toEqual([false])
       expect(await stage.store.removals(10)).toHaveLength(1)
       await stage.restart()

@@ -260,7 +260,7 @@ export class TaskDispatcher implements Dispatcher {
     if (!isFinal(task.status))
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be deleted.`)
     // None: somebody else was first.
-    return (await this.#retention.remove([id])).length === 0 ? null : { status: 'deleted' }
+    return (await this.#retention.remove([id])) === 0 ? null : { status: 'deleted' }
   }
 
   async startSession(

@@ -2,7 +2,7 @@ import type { ArtifactFiles } from '../artifact-files.ts'
 import { delay, type Clock } from '../clock.ts'
 import type { TaskId } from '../ids.ts'
 import type { Logger } from '../logger.ts'
-import type { TaskStore } from '../store.ts'
+import type { TaskRemoval, TaskStore } from '../store.ts'
 import { ClockTrust, STEADY_MS } from './clock-trust.ts'
 
 /** What is kept of tasks that have ended; `null`: there is no such limit. */
@@ -74,14 +74,14 @@ export class Retention {
     return this.#lastRoundAt
   }
 
-  /** Removes those of the tasks that have ended; gives them when all of them is gone. */
-  async remove(ids: readonly TaskId[]): Promise<readonly TaskId[]> {
+  /** Removes those of the tasks that have ended; tells how many these were when all of them is gone. */
+  async remove(ids: readonly TaskId[]): Promise<number> {
     const { store, removed } = this.#options
     const begun = await store.beginRemoval(ids)
     this.#removed += begun.length
-    for (const id of begun) removed(id)
-    await this.#goOn()
-    return begun
+    for (const { id } of begun) removed(id)
+    await this.#carryOut(begun)
+    return begun.length
   }
 
   /** Looks again and again for what need not be kept, until the service stops. */
@@ -98,8 +98,8 @@ export class Retention {
   async #round(): Promise<void> {
     const { clock } = this.#options
     if (this.#trust === null) {
-      await this.#makeUp()
       this.#trust = await this.#openTrust()
+      await this.#makeUp()
     }
     await this.#goOn()
     if (this.#trust.isBelieved()) {
@@ -141,7 +141,7 @@ export class Retention {
     let count = 0
     await this.#repeat(async () => {
       const old = await store.endedTasks({ before, limit: BATCH, withArtifacts: false })
-      count += (await this.remove(old.map(({ id }) => id))).length
+      count += await this.remove(old.map(({ id }) => id))
       return old.length < BATCH
     })
     await this.#repeat(() => store.removeWorkers(before))
@@ -168,7 +168,7 @@ export class Retention {
         this.#isTold = true
         return true
       }
-      count += (await this.remove(oldest.map(({ id }) => id))).length
+      count += await this.remove(oldest.map(({ id }) => id))
       if (excess === 'database') upTo = Math.max(upTo, ...oldest.map(({ finishedAt }) => finishedAt))
       return false
     })
@@ -186,23 +186,28 @@ export class Retention {
     return maxArtifactBytes !== null && artifactBytes > maxArtifactBytes ? 'artifacts' : null
   }
 
-  /** Carries out the removals that have begun: files first, since the rows are what tells of them. */
+  /** Removals that an earlier process has begun, or that failed. */
   async #goOn(): Promise<void> {
-    const { store, artifactFiles, logger } = this.#options
     await this.#repeat(async () => {
-      const removals = await store.removals(BATCH)
-      for (const id of removals.flatMap(({ artifacts }) => artifacts)) {
-        await artifactFiles.remove(id).catch((error: unknown) => {
-          // The next start finds it as a file that no task has.
-          logger.error({ err: error, artifactId: id }, 'The file of an artifact could not be removed.')
-        })
-      }
-      let left = removals.map(({ id }) => id)
-      await this.#repeat(async () => {
-        left = left.slice(await store.continueRemoval(left))
-        return left.length === 0
-      })
+      const removals = await this.#options.store.removals(BATCH)
+      await this.#carryOut(removals)
       return removals.length < BATCH
+    })
+  }
+
+  /** Files first, since the rows are what tells of them. */
+  async #carryOut(removals: readonly TaskRemoval[]): Promise<void> {
+    const { store, artifactFiles, logger } = this.#options
+    for (const id of removals.flatMap(({ artifacts }) => artifacts)) {
+      await artifactFiles.remove(id).catch((error: unknown) => {
+        // The next start finds it as a file that no task has.
+        logger.error({ err: error, artifactId: id }, 'The file of an artifact could not be removed.')
+      })
+    }
+    let left = removals.map(({ id }) => id)
+    await this.#repeat(async () => {
+      if (left.length > 0) left = left.slice(await store.continueRemoval(left))
+      return left.length === 0
     })
   }
 
