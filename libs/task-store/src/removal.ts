@@ -9,6 +9,8 @@ import type { Writer } from './writer.ts'
 /** A stretch of a removal ends after so long, since nothing else runs in the process meanwhile, and after so many steps. */
 const STRETCH_MS = 4
 const STRETCH_STEPS = 16
+/** So many times as long as it took is rested after it: there is no hurry. */
+const RESTS = 3
 /** Chunks of events are up to 256 KiB each; freeing one touches its pages. */
 const CHUNKS_AT_ONCE = 4
 const WORKERS_AT_ONCE = 20
@@ -31,7 +33,7 @@ type Removal = Pick<
 >
 
 /**
- * The store's ways to forget. What takes long is done in stretches: each is a short transaction, and rests as long as it took, so that
+ * The store's ways to forget. What takes long is done in stretches: each is a short transaction with a rest after it, so that
  * whatever else wants to write has its turn.
  */
 export function createRemoval(file: string, reader: PrismaClient, writer: Writer): Removal {
@@ -47,7 +49,7 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
       tookMs = performance.now() - start
       return value
     })
-    await sleep(tookMs)
+    await sleep(RESTS * tookMs)
     return result
   }
 
@@ -66,10 +68,7 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
     beginRemoval: (ids) =>
       writer.change(async ({ query }) => {
         if (ids.length === 0) return []
-        const rows = await query<{ readonly id: string }>(Prisma.sql`
-          UPDATE "Task" SET "status" = 'REMOVED', "finishedAt" = NULL, "idempotencyKey" = NULL
-          WHERE "id" IN (${Prisma.join([...ids])}) AND "status" IN ('COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT')
-          RETURNING "id"`)
+        const rows = await query<{ readonly id: string }>(markSql(ids))
         if (rows.length === 0) return []
         const artifacts = await query<{ readonly id: string; readonly taskId: string }>(Prisma.sql`
           SELECT "id", "taskId" FROM "Artifact" WHERE "taskId" IN (${Prisma.join(rows.map(({ id }) => id))})`)
@@ -140,6 +139,14 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
       return (await pagesOf(reader)).pages < before.pages
     },
   }
+}
+
+/** By the ids: for many of them SQLite would rather walk through all tasks of these statuses, hence the plus. */
+export function markSql(ids: readonly string[]): Prisma.Sql {
+  return Prisma.sql`
+    UPDATE "Task" SET "status" = 'REMOVED', "finishedAt" = NULL, "idempotencyKey" = NULL
+    WHERE "id" IN (${Prisma.join([...ids])}) AND +"status" IN ('COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT')
+    RETURNING "id"`
 }
 
 /** Tasks that ended before then, those first that ended first. */

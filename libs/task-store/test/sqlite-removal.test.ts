@@ -3,7 +3,7 @@ import { silentLogger, type TaskStore } from '@gpu-service/tasks'
 import Database from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openTaskStore } from '../src/index.ts'
-import { endedSql, endedWithArtifactsSql, exitedSql, lastEndedSql } from '../src/removal.ts'
+import { endedSql, endedWithArtifactsSql, exitedSql, lastEndedSql, markSql } from '../src/removal.ts'
 import {
   claimOf,
   completed,
@@ -114,6 +114,8 @@ describe('what an SQLite database forgets', () => {
     expect(plan(exitedSql(1, 1))).toBe(
       'SEARCH Worker USING COVERING INDEX Worker_exitedAt_id_idx (exitedAt<?)',
     )
+    const ids = Array.from({ length: 50 }, (_, n) => taskId(n))
+    expect(plan(markSql(ids))).toBe('SEARCH Task USING INDEX sqlite_autoindex_Task_1 (id=?)')
     const withArtifacts = plan(endedWithArtifactsSql(1, 1))
     expect(withArtifacts).toMatch(/^SCAN a USING INDEX sqlite_autoindex_Artifact_1; SEARCH t /)
     expect(withArtifacts).not.toMatch(/TEMP B-TREE/)
