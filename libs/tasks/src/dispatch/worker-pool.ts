@@ -335,9 +335,13 @@ export class WorkerPool {
       try {
         const listed = await runner.list()
         const live = new Set(this.lives().map(({ worker }) => worker.name))
-        for (const { name } of listed.filter((worker) => !live.has(worker.name)))
-          await this.#removeLeftover(name)
-        for (const { id } of ended) await store.updateWorker(id, { status: 'EXITED', exitedAt: clock.now() })
+        const own = new Set(ended.map(({ name }) => name))
+        for (const { name } of listed)
+          if (!live.has(name) && !own.has(name)) await this.#removeLeftover(name)
+        // Also those that are not listed any more: the process may have died in the middle of their removal.
+        for (const { id, name } of ended)
+          if (await this.#removeLeftover(name))
+            await store.updateWorker(id, { status: 'EXITED', exitedAt: clock.now() })
         return
       } catch (error) {
         if (isAway(error)) this.#reachability.note(false, error.message)
@@ -348,15 +352,18 @@ export class WorkerPool {
     }
   }
 
-  async #removeLeftover(name: WorkerName): Promise<void> {
+  /** `false`: it could not be. */
+  async #removeLeftover(name: WorkerName): Promise<boolean> {
     const { runner, logger } = this.#options
     logger.info({ worker: name }, 'Removing a worker that no task needs.')
     try {
       await runner.remove(name)
+      return true
     } catch (error) {
       if (isAway(error)) throw error
       // One that cannot be removed must not keep the others; the next start tries again.
       logger.error({ err: error, worker: name }, 'A worker that no task needs could not be removed.')
+      return false
     }
   }
 
