@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { testEngine } from '@gpu-service/test-engine'
+import { type EngineGate, openEngineGate } from '../failpoints/engine-gate.ts'
 import { Lane } from '../failpoints/lane.ts'
 import type { FailAction, Failpoint } from '../failpoints/protocol.ts'
 import { SCENARIOS, type Scenario } from '../failpoints/scenarios.ts'
+import { noDocker } from './scripts.ts'
 
 /** Services that are made to fail at the same time. */
 const LANES = 3
@@ -104,6 +107,54 @@ describe('a service with process workers', () => {
       expect(await stuck).toEqual([])
     },
   )
+})
+
+describe.skipIf(noDocker)('a service with containers', () => {
+  const scenario = (name: string): Scenario =>
+    SCENARIOS.find((candidate) => candidate.name === name) ?? raise(`there is no scenario ${name}`)
+  const PLAIN = scenario('a one-off task')
+  const WARM = scenario('a task of a session that is warm')
+  const CANCELLED = scenario('a one-off task that is cancelled and gives its GPU back')
+
+  let gate: EngineGate
+  let lane: Lane
+  beforeAll(async () => {
+    const engine = testEngine() ?? raise('there is no engine')
+    gate = await openEngineGate(new URL(engine.dockerHost).pathname)
+    lane = await Lane.open('docker', 'containers', { DOCKER_HOST: gate.dockerHost })
+  })
+  afterAll(async () => {
+    await lane[Symbol.asyncDispose]()
+    await gate[Symbol.asyncDispose]()
+  })
+
+  test.each([
+    ['POST', /^POST [^ ]*\/containers\/create\?/],
+    ['POST', /^POST [^ ]*\/attach\?/],
+    ['POST', /^POST [^ ]*\/start/],
+    ['DELETE', /^DELETE [^ ]*\/containers\//],
+  ])(
+    'that is killed before and after its call %s %s makes one container, and removes it',
+    async (_method, call) => {
+      const faults = [
+        ...(await lane.crossEngine(PLAIN, gate, { call, side: 'before' })),
+        ...(await lane.crossEngine(PLAIN, gate, { call, side: 'after' })),
+      ]
+      expect(faults).toEqual([])
+    },
+  )
+
+  test.each([
+    ['after', 'runner.start', PLAIN],
+    ['before', 'runner.output end', PLAIN],
+    ['after', 'runner.remove', PLAIN],
+    ['before', 'input.run', WARM],
+    ['after', 'input.run', WARM],
+    ['after', 'runner.stop', CANCELLED],
+  ] as const)('that is killed %s %s loses nothing and does nothing twice', async (side, step, walked) => {
+    const failpoint = { side, step, n: 1, action: { kind: 'kill' } } as const
+    expect(await lane.cross(walked, failpoint)).toEqual([])
+  })
 })
 
 function raise(message: string): never {

@@ -6,6 +6,7 @@ import { expect, vi } from 'vitest'
 import { FAILPOINTS_BUNDLE } from '../build.ts'
 import { callEngine } from '../e2e/sessions.ts'
 import { FINAL, faultsOf, TestService, type SeenHistory } from '../e2e/service.ts'
+import type { EngineFailpoint, EngineGate } from './engine-gate.ts'
 import { FAILPOINT_VARIABLE, type Failpoint, type Heard, type Told } from './protocol.ts'
 import { presetsOf, type Scenario } from './scenarios.ts'
 
@@ -116,18 +117,33 @@ export class Lane implements AsyncDisposable {
 
   /** Walks, is killed at the failpoint, goes on after a new start; gives what is wrong then. */
   async cross(scenario: Scenario, failpoint: Failpoint): Promise<readonly string[]> {
-    return this.#faultsIn(scenario, failpoint, async (key) => {
+    return this.#faultsIn(scenario, textOf(failpoint), async (key) => {
       await scenario.prepare?.(this)
       await this.#tell({ set: failpoint })
-      const walked = scenario.walk(this, key).catch(() => undefined)
-      await this.#dies(walked)
+      await this.#dies(scenario.walk(this, key).catch(() => undefined))
+      await this.service.up()
+    })
+  }
+
+  /** The same at a call to the engine. */
+  async crossEngine(
+    scenario: Scenario,
+    gate: EngineGate,
+    failpoint: EngineFailpoint,
+  ): Promise<readonly string[]> {
+    return this.#faultsIn(scenario, `kill ${failpoint.side} ${failpoint.call}`, async (key) => {
+      await scenario.prepare?.(this)
+      gate.set(failpoint, this.service.pid)
+      await this.#dies(scenario.walk(this, key).catch(() => undefined)).finally(() => {
+        gate.set(null, 0)
+      })
       await this.service.up()
     })
   }
 
   /** Is killed in the middle of a walk, again at the failpoint of the next start, and started once more; gives what is wrong then. */
   async crossStart(scenario: Scenario, failpoint: Failpoint): Promise<readonly string[]> {
-    return this.#faultsIn(scenario, failpoint, async (key) => {
+    return this.#faultsIn(scenario, textOf(failpoint), async (key) => {
       await this.#leave(scenario, key)
       const started = this.service.up({ [FAILPOINT_VARIABLE]: JSON.stringify(failpoint) })
       await this.#dies(started.then(() => sleep(AFTERWARDS_MS)).catch(() => undefined))
@@ -138,7 +154,7 @@ export class Lane implements AsyncDisposable {
   /** Walks while a call of a port fails or hangs; the service goes on as it is. */
   async pass(scenario: Scenario, failpoint: Failpoint): Promise<readonly string[]> {
     const anyEnd = { ...scenario, comesTo: { ...scenario.comesTo, status: null, text: null } }
-    return this.#faultsIn(anyEnd, failpoint, async (key) => {
+    return this.#faultsIn(anyEnd, textOf(failpoint), async (key) => {
       await scenario.prepare?.(this)
       await this.#tell({ set: failpoint })
       await this.#insist(() => scenario.walk(this, key))
@@ -148,11 +164,11 @@ export class Lane implements AsyncDisposable {
 
   async #faultsIn(
     scenario: Scenario,
-    { action, side, step }: Failpoint,
+    what: string,
     disturb: (key: string) => Promise<void>,
   ): Promise<readonly string[]> {
     const key = this.#nextKey()
-    const where = `${scenario.name}, ${action.kind} ${side} ${step}`
+    const where = `${scenario.name}, ${what}`
     try {
       await disturb(key)
       const id = await scenario.walk(this, key)
@@ -260,6 +276,10 @@ export class Lane implements AsyncDisposable {
     while ((await left()).length > 0 && performance.now() < deadline) await sleep(EVENTUALLY.interval)
     return (await left()).map((name) => `${name} is left`)
   }
+}
+
+function textOf({ action, side, step }: Failpoint): string {
+  return `${action.kind} ${side} ${step}`
 }
 
 /** The names of the containers that have something of this folder. */
