@@ -5,10 +5,12 @@ export {
   LOADING_WORKER_IMAGE,
   SESSION_WORKER_IMAGE,
   type TestImage,
+  ensureTestImage,
 } from './images.ts'
 export { type EngineSnapshot, leaksSince, takeSnapshot } from './leaks.ts'
 export {
   NoEngineError,
+  privateEngineObstacle,
   type PrivateEngine,
   type PrivateEngineOptions,
   startPrivateEngine,

@@ -15,14 +15,21 @@ const STOP_TIMEOUT_MS = 20_000
  * The first process of the engine's namespaces. It starts and signals dockerd as its standard input says, and stops it when that ends,
  * which it does also when the process that holds the other end is killed. When it exits the kernel ends every process that is left in its
  * namespace and drops every mount.
+ *
+ * A containerd that died with its dockerd is a zombie of this process until a command is waited for; the next dockerd would take it to be
+ * alive, and not start one.
  */
 const SUPERVISOR = `
-log=$1 pidfile=$2
-shift 2
+log=$1 pidfile=$2 containerd=$3
+shift 3
 ip link set lo up 2>/dev/null
 while read -r command; do
   case $command in
-    start) { dockerd "$@" </dev/null >>"$log" 2>&1; echo "ended $?"; } & ;;
+    start)
+      for _ in 1 2 3 4 5 6 7 8 9 10; do
+        kill -0 "$(cat "$containerd" 2>/dev/null)" 2>/dev/null && sleep 0.1
+      done
+      { dockerd "$@" </dev/null >>"$log" 2>&1; echo "ended $?"; } & ;;
     *) kill "-$command" "$(cat "$pidfile")" ;;
   esac
 done
@@ -109,6 +116,7 @@ async function startIn(
         'sh',
         log,
         pidfile,
+        join(folder, 'exec/containerd/containerd.pid'),
       ],
       ...['--config-file', configFile, '--data-root', dataRoot],
       ...['--exec-root', join(folder, 'exec'), '--pidfile', pidfile],

@@ -18,3 +18,34 @@ export function script(lines: string, more: PresetSource = {}): PresetSource {
 export const CONNECTED = `echo '{"event":"connection","status":"connected"}'`
 export const FINISHED = `echo '{"event":"finish","status":"completed"}'`
 export const say = (delta: string): string => `echo '{"event":"text_delta","delta":"${delta}"}'`
+
+/** `0 `, `1 `, … as the counting workers print them, on both streams. */
+export const numbersTo = (count: number): string[] => Array.from({ length: count }, (_, i) => `${i} `)
+
+/** The loop of a worker that prints so many events and, beside each, a line on stderr; `more` goes into each event. */
+const counting = (lines: number, more: string): string =>
+  `i=0; while [ $i -lt ${lines} ]; do echo "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"$i \\"${more}}"; echo "$i " >&2; i=$((i+1)); usleep 1000; done`
+
+/** A worker that counts on both streams; `numbered`: with its own count of its events. */
+export function countingScript(lines: number, { numbered = false, ...more }: PresetSource = {}): PresetSource {
+  return numbered === true
+    ? script(
+        `${counting(lines, ',\\"seq\\":$((i+1))')}; echo "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":$((i+1))}"`,
+        more,
+      )
+    : script(`${counting(lines, '')}; ${FINISHED}`, more)
+}
+
+/** The same as a session worker, for each of its tasks. */
+export function countingSession(lines: number, more: PresetSource = {}): PresetSource {
+  const named = ',\\"task_id\\":\\"$id\\"'
+  const run = `${counting(lines, named)}; echo "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\"${named}}"`
+  return script(
+    `echo '{"event":"worker","status":"ready"}'
+     while read -r line; do case "$line" in
+       *'"command":"run"'*) id=\${line#*\\"task_id\\":\\"}; id=\${id%%\\"*}; ${run};;
+       *'"command":"shutdown"'*) exit 0;;
+     esac; done`,
+    { mode: 'session', ...more },
+  )
+}
