@@ -53,7 +53,7 @@ export interface ServerOptions {
   readonly sharedSubscriptions?: ReadonlySet<string>
   readonly createContext: (request: ContextRequest) => object
   readonly artifacts: Artifacts
-  readonly health: () => Health
+  readonly health: () => Promise<Health>
   readonly logger: Logger
   /** Whether clients may ask for the schema; unless given, where only this machine can reach the server. */
   readonly introspection?: boolean

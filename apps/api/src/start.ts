@@ -164,11 +164,12 @@ async function start(
           return row === null || file === null ? null : { ...row, path: file.path }
         },
       },
-      health: () => ({
+      health: async () => ({
         ready: !stopping,
         checks: {
           service: { ok: !stopping, detail: stopping ? 'stopping' : 'serving' },
-          runner: { ok: dispatcher.blocked === null, detail: dispatcher.blocked ?? choice.kind },
+          runner:
+            dispatcher.blocked === null ? await runner.health() : { ok: false, detail: dispatcher.blocked },
           gpus: gpusCheck(gpus.list()),
           presets: {
             ok: presets.issues().length === 0,

@@ -1,8 +1,11 @@
 import type { WorkerExit, WorkerState } from '@gpu-service/tasks'
+import { LABELS } from './container.ts'
 
 /** What we read of an engine's answer about one container. */
 export interface ContainerInfo {
   readonly id: string
+  /** The worker that it is, as its label says; `null`: it is not one of ours. */
+  readonly workerId: string | null
   readonly phase: 'created' | 'running' | 'exited'
   readonly exitCode: number
   readonly oomKilled: boolean
@@ -29,9 +32,11 @@ export function parseContainer(answer: unknown): ContainerInfo {
   const config = recordOf(whole['Config'])
   const host = recordOf(whole['HostConfig'])
   const log = recordOf(host['LogConfig'])
+  const labels = config['Labels']
   const status = textOf(state['Status'])
   return {
     id: textOf(whole['Id']),
+    workerId: workerIdOf(labels),
     phase: status === 'created' ? 'created' : state['Running'] === true ? 'running' : 'exited',
     exitCode: typeof state['ExitCode'] === 'number' ? state['ExitCode'] : -1,
     oomKilled: state['OOMKilled'] === true,
@@ -49,12 +54,41 @@ export function parseContainer(answer: unknown): ContainerInfo {
   }
 }
 
-/** The names of the containers in the answer to a listing, without the slash that the engine puts before them. */
-export function parseNames(answer: unknown): string[] {
+/** A container of ours in the answer to a listing. */
+export interface ListedContainer {
+  readonly id: string
+  readonly installation: string
+  readonly workerId: string
+}
+
+/** Those that bear our labels. */
+export function parseListing(answer: unknown): ListedContainer[] {
   if (!Array.isArray(answer)) throw new TypeError('the engine listed no containers')
-  return answer
-    .flatMap((each: unknown) => textsOf(recordOf(each)['Names']).slice(0, 1))
-    .map((name) => name.replace(/^\//, ''))
+  return answer.flatMap((each: unknown) => {
+    const listed = recordOf(each)
+    const workerId = workerIdOf(listed['Labels'])
+    const installation = isRecord(listed['Labels']) ? listed['Labels'][LABELS.installation] : undefined
+    if (workerId === null || typeof installation !== 'string') return []
+    return [{ id: textOf(listed['Id']), installation, workerId }]
+  })
+}
+
+function workerIdOf(labels: unknown): string | null {
+  const workerId = isRecord(labels) ? labels[LABELS.worker] : undefined
+  return typeof workerId === 'string' ? workerId : null
+}
+
+/** What we read of an engine's answer about itself. */
+export interface EngineInfo {
+  /** Where it keeps images, containers and their logs, on its own host. */
+  readonly dataRoot: string
+  /** Its containers go on while it is away. */
+  readonly liveRestore: boolean
+}
+
+export function parseInfo(answer: unknown): EngineInfo {
+  const { DockerRootDir, LiveRestoreEnabled } = recordOf(answer)
+  return { dataRoot: textOf(DockerRootDir), liveRestore: LiveRestoreEnabled === true }
 }
 
 /** The process ids in the answer to `top`, whose only column they are. */

@@ -252,7 +252,7 @@ export function createLogReader(after: OutputCursor): LogReader {
             beganTooLate = true
             return
           }
-          if (missing !== null) yield { kind: 'gap', detail: missing }
+          if (missing !== null) yield { kind: 'gap', certain: true, detail: missing }
           missing = null
         } else {
           counts = false

@@ -287,6 +287,8 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     processes: (name) => refusing(() => processes(folderOf(name))),
     list: () => refusing(list),
     remove: (name) => refusing(() => remove(folderOf(name))),
+    health: () => Promise.resolve({ ok: true, detail: 'process' }),
+
     outputFolder(name, runId) {
       const path = outputPath(folderOf(name), runId)
       return { host: path, worker: path }

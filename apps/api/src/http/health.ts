@@ -14,10 +14,10 @@ export interface Health {
 }
 
 /** Serves `/healthz`, whether the process answers at all, and `/readyz`, whether it takes work (200) or not (503), and how its parts are. */
-export function serveHealth(app: FastifyInstance, health: () => Health): void {
+export function serveHealth(app: FastifyInstance, health: () => Promise<Health>): void {
   app.get('/healthz', () => ({ status: 'alive' }))
-  app.get('/readyz', (_request, reply) => {
-    const { ready, checks } = health()
+  app.get('/readyz', async (_request, reply) => {
+    const { ready, checks } = await health()
     return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', checks })
   })
 }

@@ -1,5 +1,6 @@
 import {
   RunnerError,
+  type RunnerHealth,
   type Clock,
   type ListedWorker,
   type OutputCursor,
@@ -122,6 +123,10 @@ export class ScriptedRunner implements WorkerRunner {
       this.find(name)?.exit(137)
       this.removed.add(name)
     })
+  }
+
+  health(): Promise<RunnerHealth> {
+    return Promise.resolve({ ok: true, detail: 'scripted' })
   }
 
   outputFolder(name: WorkerName, runId: string): { host: string; worker: string } {

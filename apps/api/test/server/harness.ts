@@ -237,7 +237,7 @@ export async function startWorld(
       return {}
     },
     artifacts: { open: () => Promise.resolve(null) },
-    health: () => ({ ready: true, checks: {} }),
+    health: () => Promise.resolve({ ready: true, checks: {} }),
     logger,
     ...options,
     config: { host: '127.0.0.1', port: 0, allowedOrigins: [], allowedHosts: [], ...options.config },

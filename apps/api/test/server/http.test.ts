@@ -263,7 +263,8 @@ test('refuses a body over the limit, and one that is no JSON', async () => {
 test('tells whether it is alive and whether it is ready', async () => {
   let ready = true
   await using world = await startWorld({
-    health: () => ({ ready, checks: { store: { ok: ready, detail: ready ? 'fine' : 'full' } } }),
+    health: () =>
+      Promise.resolve({ ready, checks: { store: { ok: ready, detail: ready ? 'fine' : 'full' } } }),
   })
   const get = (path: string): Promise<Response> => fetch(new URL(path, world.server.url))
   expect(await (await get('/healthz')).json()).toEqual({ status: 'alive' })

@@ -41,6 +41,7 @@ export class Transcript {
   #text: boolean
   #finish: TaskFinish | null
   #outputLost = false
+  #isSuspected = false
   #stderrCharacters = 0
   readonly #lastWords: string[] = []
 
@@ -91,6 +92,13 @@ export class Transcript {
     if (this.#signOfLife) return
     this.#signOfLife = true
     this.#sink.onSignOfLife()
+  }
+
+  /** Some of its output may be lost; `true` where that is news. */
+  suspect(): boolean {
+    const isNews = !this.#isSuspected
+    this.#isSuspected = true
+    return isNews
   }
 
   /** Something that is kept as it is: a log line, a fault, a gap, or what a worker that comes up says. */

@@ -2,9 +2,14 @@ import { describe, expect, test } from 'vitest'
 import { EXAMPLE_SPEC } from '../../src/testing/index.ts'
 import { isPoisoned, outcomeOf, type AttemptEnd } from '../../src/workers/outcome.ts'
 
-const exited = (exitCode: number | null, oomKilled = false): AttemptEnd['end'] => ({
+const exited = (
+  exitCode: number | null,
+  oomKilled = false,
+  cause: string | null = null,
+): AttemptEnd['end'] => ({
   kind: 'exited',
   exit: { exitCode, oomKilled, finishedAt: 0 },
+  cause,
 })
 
 const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({

@@ -1,0 +1,115 @@
+import { createInterface } from 'node:readline'
+import { type ContainerInfo, isRecord } from './container-info.ts'
+import type { Engine, EngineError } from './engine.ts'
+
+/** So fast no engine is up again: what broke off was a connection only, as a proxy does it. */
+const SHORTEST_OUTAGE_MS = 200
+
+/** A time in which the engine was not there, in milliseconds since 1970, by this machine's clock. */
+export interface Outage {
+  readonly from: number
+  readonly to: number
+}
+
+/** What the reader of one worker notices of the engine's outages. */
+export interface OutageNotes {
+  /** A call has failed. One that was not answered proves nothing: the engine may be slow. */
+  failed(error: EngineError): void
+  answered(): void
+  /** The last outage that is over, once. */
+  take(): Outage | null
+}
+
+export function createOutageNotes(): OutageNotes {
+  let from: number | null = null
+  let isCertain = false
+  let over: Outage | null = null
+  return {
+    failed(error) {
+      if (!error.brokeOff) return
+      from ??= Date.now()
+      isCertain ||= !error.reached
+    },
+    answered() {
+      const to = Date.now()
+      if (from !== null && (isCertain || to - from >= SHORTEST_OUTAGE_MS)) over = { from, to }
+      from = null
+      isCertain = false
+    },
+    take() {
+      const taken = over
+      over = null
+      return taken
+    },
+  }
+}
+
+export function outageText({ from, to }: Outage): string {
+  return `away from ${new Date(from).toISOString()} to ${new Date(to).toISOString()}`
+}
+
+/** What containers exit with that an engine ends: SIGKILL, SIGTERM, and what it says where it was not there to see it. */
+const ENGINE_EXITS: readonly number[] = [137, 143, 255]
+
+/**
+ * How the engine took an ended container along as it was stopped or restarted; `null`: it did not, or that cannot be told. `outage` is one that
+ * was noticed since the container was last seen to run.
+ */
+export async function engineEnding(
+  engine: Engine,
+  container: ContainerInfo,
+  outage: Outage | null,
+  signal: AbortSignal,
+): Promise<string | null> {
+  const isEngineExit = ENGINE_EXITS.includes(container.exitCode) && !container.oomKilled
+  try {
+    const isTaken =
+      outage === null
+        ? isEngineExit && (await hasForgottenEnd(engine, container, signal))
+        : isEngineExit || !(await engine.info(signal)).liveRestore
+    if (!isTaken) return null
+  } catch {
+    // Then the container's exit is all that is known.
+    return null
+  }
+  const when = outage === null ? '' : ` (it was ${outageText(outage)})`
+  return `The Docker engine was stopped or restarted${when} and took the worker along.`
+}
+
+/** How many events an engine remembers. */
+const REMEMBERED_EVENTS = 256
+/** After its end a container's `die` is there at the latest, also under load. */
+const LATE_EVENT_MS = 1_000
+const EVENTS_TIMEOUT_MS = 5_000
+
+/**
+ * Whether the engine was restarted since a container ended: it remembers the last things that happened, but not beyond a restart. `false` also
+ * where so much has happened since that it cannot be told.
+ */
+async function hasForgottenEnd(
+  engine: Engine,
+  { id, finishedAt }: ContainerInfo,
+  signal: AbortSignal,
+): Promise<boolean> {
+  // What is remembered comes at once, then what happens until then.
+  const until = String(Math.max(Date.now(), finishedAt + LATE_EVENT_MS) / 1_000)
+  const answer = await engine.stream('GET', '/events', {
+    query: { since: '1', until },
+    signal: AbortSignal.any([signal, AbortSignal.timeout(EVENTS_TIMEOUT_MS)]),
+  })
+  try {
+    let events = 0
+    for await (const line of createInterface({ input: answer })) {
+      if (++events >= REMEMBERED_EVENTS || isEndOf(id, JSON.parse(line))) return false
+    }
+    return answer.complete
+  } finally {
+    answer.destroy()
+  }
+}
+
+function isEndOf(container: string, event: unknown): boolean {
+  if (!isRecord(event) || event['Action'] !== 'die') return false
+  const { Actor: actor } = event
+  return isRecord(actor) && actor['ID'] === container
+}
