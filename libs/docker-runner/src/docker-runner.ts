@@ -248,7 +248,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
   return {
     kind: 'docker',
     start: (order, options = {}) => told(start(order, options)),
-    output: (name, { after, signal }) => readOutput({ engine, containers, disk, logger, name, after, signal, pollMs }),
+    output: (name, { after, signal }) =>
+      readOutput({ engine, containers, disk, logger, name, after, signal, pollMs }),
 
     openInput: (name) => told(openInput(name)),
 

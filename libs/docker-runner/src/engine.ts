@@ -152,7 +152,9 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
       giveUp('called off')
     }
     const timer = setTimeout(() => {
-      lastHang = { at: Date.now(), message: `the Docker engine gave no answer to ${what}` }
+      // One that was given less time than others says little.
+      if (timeoutMs >= callTimeoutMs)
+        lastHang = { at: Date.now(), message: `The Docker engine gave no answer to ${what}.` }
       giveUp(`no answer within ${timeoutMs} ms`)
     }, timeoutMs)
     for (const each of [signal, closing.signal]) each?.addEventListener('abort', onAbort)

@@ -26,7 +26,10 @@ export async function engineHealth(engine: Engine, disk: EngineDisk): Promise<Ru
 function healthOf({ path, freeBytes, totalBytes }: DiskSpace): RunnerHealth {
   const free = `${Math.floor(freeBytes / MB)} of ${Math.floor(totalBytes / MB)} MB are free`
   if (freeBytes < 64 * MB || freeBytes < totalBytes * 0.01)
-    return { ok: false, detail: `docker: the disk of ${path} is full (${free}): what workers say may be lost` }
+    return {
+      ok: false,
+      detail: `docker: the disk of ${path} is full (${free}): what workers say may be lost`,
+    }
   const isLow = freeBytes < 1_000 * MB || freeBytes < totalBytes * 0.05
   return { ok: true, detail: isLow ? `docker: the disk of ${path} is nearly full (${free})` : 'docker' }
 }

@@ -51,29 +51,42 @@ export function outageText({ from, to }: Outage): string {
 /** What containers exit with that an engine ends: SIGKILL, SIGTERM, and what it says where it was not there to see it. */
 const ENGINE_EXITS: readonly number[] = [137, 143, 255]
 
+/** What an outage of the engine has done to a container that has ended. */
+export interface EngineEnding {
+  /** The engine has ended it, or has kept nothing of its end but the exit code. */
+  readonly cause: string
+  /** What it has said at last may not be in its log. */
+  readonly mayLack: boolean
+}
+
 /**
- * How the engine took an ended container along as it was stopped or restarted; `null`: it did not, or that cannot be told. `outage` is one that
- * was noticed since the container was last seen to run.
+ * `null`: it ended by itself and before the engine's eyes, or that cannot be told. `outage` is one that was noticed since the container was
+ * last seen to run; `isAdopted`: it began under an earlier process of the service, and nobody has watched the engine since.
  */
 export async function engineEnding(
   engine: Engine,
   container: ContainerInfo,
   outage: Outage | null,
+  isAdopted: boolean,
   signal: AbortSignal,
-): Promise<string | null> {
+): Promise<EngineEnding | null> {
   const isEngineExit = ENGINE_EXITS.includes(container.exitCode) && !container.oomKilled
+  let isTaken: boolean
   try {
-    const isTaken =
-      outage === null
-        ? isEngineExit && (await hasForgottenEnd(engine, container, signal))
-        : isEngineExit || !(await engine.info(signal)).liveRestore
-    if (!isTaken) return null
+    if (outage === null) {
+      if (!(isEngineExit || isAdopted) || !(await hasForgottenEnd(engine, container, signal))) return null
+    } else if (container.finishedAt > outage.to) return null
+    isTaken = isEngineExit || !(await engine.info(signal)).liveRestore
   } catch {
     // Then the container's exit is all that is known.
     return null
   }
   const when = outage === null ? '' : ` (it was ${outageText(outage)})`
-  return `The Docker engine was stopped or restarted${when} and took the worker along.`
+  // One that goes on without its engine speaks into a pipe, and takes what the engine has not read with it.
+  const cause = isTaken
+    ? `The Docker engine was stopped or restarted${when} and took the worker along.`
+    : `The worker ended while the Docker engine was not there${when}; what it said meanwhile may be lost.`
+  return { cause, mayLack: !isTaken }
 }
 
 /** How many events an engine remembers. */

@@ -74,9 +74,12 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       const outage = outages.take()
       if (isAnotherRun(info)) {
         // What it says since then is no part of this worker's output.
-        if (!(yield* readToEnd(info.startedAt))) continue
+        if (!(yield* readToEnd(betweenRuns(info)))) continue
         const at = new Date(info.startedAt).toISOString()
-        yield { kind: 'lost', detail: `the container was started again at ${at}, by hand or by another program` }
+        yield {
+          kind: 'lost',
+          detail: `the container was started again at ${at}, by hand or by another program`,
+        }
         return
       }
       if (info.phase === 'created' || (info.phase === 'running' && followed)) await pause()
@@ -87,11 +90,13 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         isPaused = info.paused
         yield* follow()
       } else if (info.phase === 'exited' && (yield* readToEnd())) {
-        const cause = await engineEnding(engine, info, outage, signal)
-        if (outage !== null && cause === null) yield { kind: 'notice', detail: lossText(outage) }
+        const isAdopted = !followed && options.after.stdout !== ''
+        const ended = await engineEnding(engine, info, outage, isAdopted, signal)
+        if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
+        else if (ended === null && outage !== null) yield { kind: 'notice', detail: lossText(outage) }
         await diskWatch.look()
         yield* suspicion()
-        yield { kind: 'end', exit: exitOf(info), cause }
+        yield { kind: 'end', exit: exitOf(info), cause: ended?.cause ?? null }
         return
       }
     }
@@ -102,8 +107,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
 
   async function look(): Promise<ContainerInfo | null | 'away'> {
     try {
-      const info =
-        container === null ? await options.containers.find(name, signal) : await inspect(container)
+      const info = container === null ? await options.containers.find(name, signal) : await inspect(container)
       outages.answered()
       return info
     } catch (error) {
@@ -258,6 +262,14 @@ interface Reading {
 }
 
 type Guard = (answer: Answer, pace: Pace, done: AbortSignal) => Promise<void>
+
+/**
+ * A time after the last line of the run before and before the first line of this one. Lines are stamped a little later than the process that
+ * wrote them ends, and may be earlier than the engine takes note of a start.
+ */
+function betweenRuns({ phase, startedAt, finishedAt }: ContainerInfo): number {
+  return phase === 'running' && finishedAt > 0 ? (finishedAt + startedAt) / 2 : startedAt
+}
 
 function lossText(outage: Outage): string {
   return `The Docker engine was ${outageText(outage)}; lines that the worker printed shortly before may be missing.`

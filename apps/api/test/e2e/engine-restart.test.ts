@@ -6,22 +6,31 @@ import {
   type PrivateEngine,
 } from '@gpu-service/test-engine'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { CONNECTED, FINISHED, countingScript, countingSession, numbersTo, script } from './scripts.ts'
-import { faultsOf, TestService, type SeenEvent } from './service.ts'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import {
+  CONNECTED,
+  countingScript,
+  countingSession,
+  deltasOf,
+  FINISHED,
+  numbersTo,
+  runnerCheck,
+  script,
+  stderrOf,
+} from './scripts.ts'
+import { faultsOf, TestService } from './service.ts'
 
 /** A longer outage: `ENGINE_OUTAGE_SECONDS=60 npx vitest run --root apps/api test/e2e/engine-restart.test.ts`. */
 const OUTAGE_MS = Number(process.env['ENGINE_OUTAGE_SECONDS'] ?? 10) * 1_000
-const LINES = 2_000
+const LINES = 1_000
+const FLOOD = 100_000
+/** So many that they last longer than the outage, at 20 ms each. */
+const LASTING = OUTAGE_MS / 20 + 200
 
-function deltasOf(events: readonly SeenEvent[]): string[] {
-  return events.flatMap((event) => (event.__typename === 'TextDeltaEvent' ? [String(event['delta'])] : []))
-}
-
-function stderrOf(events: readonly SeenEvent[]): string[] {
-  return events.flatMap((event) =>
-    event.__typename === 'LogEvent' && event['stream'] === 'STDERR' ? [String(event['line'])] : [],
-  )
+/** How many numbers of 0 to `count` - 1 are missing. */
+function missingOf(said: readonly string[], count: number): number {
+  expect(new Set(said).size).toBe(said.length)
+  return count - said.length
 }
 
 describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its containers', () => {
@@ -35,8 +44,14 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
       env: { DOCKER_HOST: engine.dockerHost },
       presets: {
         counting: countingScript(LINES),
-        numbered: countingScript(LINES, { numbered: true }),
+        numbered: countingScript(LINES, {}, { isNumbered: true }),
+        lasting: countingScript(LASTING, {}, { pauseMs: 20 }),
+        ending: countingScript(LINES, { retry: { on: ['engine'], backoff: '0s' } }),
         warm: countingSession(LINES),
+        flood: script(
+          `awk 'BEGIN { for (i = 0; i < ${FLOOD}; i++) printf "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"%d \\",\\"seq\\":%d}\\n", i, i + 1
+             printf "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":%d}\\n", i + 1 }'`,
+        ),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
     })
@@ -68,31 +83,66 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
   })
 
   test('killed in mid-stream loses nothing silently', async () => {
-    const ids = await Promise.all(['counting', 'numbered', 'warm'].map((kind) => service.submit(kind)))
+    const kinds = ['counting', 'numbered', 'warm', 'flood']
+    const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
     await Promise.all(ids.map(midStream))
-    for (let restart = 0; restart < 2; restart++) {
-      await engine.stop('KILL')
-      await engine.start()
-      await delay(500)
-    }
-    for (const id of ids) {
+    await engine.stop('KILL')
+    await engine.start()
+    for (const [index, id] of ids.entries()) {
+      const kind = kinds[index] ?? ''
       const events = await service.events(id)
-      const task = await service.history(id)
-      console.log(task.status, task.error, deltasOf(events).length, stderrOf(events).length, task.explanation)
       expect(faultsOf(events)).toEqual([])
+      const warned = events.filter(
+        ({ level, line }) => level === 'warning' && /engine was away/.test(String(line)),
+      )
+      // The flood may have been over before.
+      expect(warned.length).toBeLessThanOrEqual(1)
+      if (kind !== 'flood') expect(warned).toHaveLength(1)
+      const missing = missingOf(deltasOf(events), kind === 'flood' ? FLOOD : LINES)
+      const { status, error, attempts } = await service.history(id)
+      if (kind === 'counting' || kind === 'warm') {
+        expect({ kind, status }).toEqual({ kind, status: 'COMPLETED' })
+        continue
+      }
+      // Its own count makes it exact.
+      const told = events
+        .filter(({ __typename }) => __typename === 'GapEvent')
+        .map(({ detail }) => Number(/: (\d+) of its events are missing/.exec(String(detail))?.[1]))
+      expect(told.reduce((sum, count) => sum + count, 0)).toBe(missing)
+      expect({ kind, status, code: error?.code }).toEqual(
+        missing === 0
+          ? { kind, status: 'COMPLETED', code: undefined }
+          : { kind, status: 'FAILED', code: 'OUTPUT_LOST' },
+      )
+      if (missing > 0) expect(attempts).toMatchObject([{ failureClass: 'ENGINE' }])
     }
   })
 
   test(`is waited for ${OUTAGE_MS} ms`, { timeout: 60_000 + OUTAGE_MS }, async () => {
-    const running = await service.submit('counting')
-    await midStream(running)
+    const running = await service.submit('lasting')
+    const ending = await service.submit('ending')
+    await Promise.all([running, ending].map(midStream))
     await engine.stop('TERM')
-    const waiting = await service.submit('short')
+    const ids = [await service.submit('short'), await service.submit('short')]
     await delay(OUTAGE_MS)
-    expect(await service.task(waiting)).toMatchObject({ status: 'QUEUED' })
-    console.log(await (await fetch(new URL('/readyz', service.url))).text())
+    for (const id of ids) expect(['QUEUED', 'STARTING']).toContain((await service.task(id)).status)
+    expect(await service.task(running)).toMatchObject({ status: 'RUNNING' })
+    expect(await runnerCheck(service)).toMatchObject({ ok: false })
     await engine.start()
-    expect(await service.ended(waiting)).toMatchObject({ status: 'COMPLETED' })
-    expect(await service.ended(running)).toMatchObject({ status: 'COMPLETED' })
+    for (const id of [running, ...ids])
+      expect(await service.ended(id)).toMatchObject({ status: 'COMPLETED', attempt: 1 })
+    expect(deltasOf(await service.events(running))).toEqual(numbersTo(LASTING))
+    expect(await runnerCheck(service)).toMatchObject({ ok: true })
+
+    // What a worker says into the pipe of an engine that is not there may be gone with it.
+    const events = await service.events(ending)
+    const { status, attempts } = await service.history(ending)
+    expect(status).toBe('COMPLETED')
+    const last = events.filter(({ attempt }) => attempt === attempts.length)
+    expect(deltasOf(last)).toEqual(numbersTo(LINES))
+    const gaps = events.filter(({ __typename }) => __typename === 'GapEvent')
+    expect(gaps.map(({ attempt }) => attempt)).toEqual(attempts.length === 1 ? [] : [1])
+    if (attempts.length > 1)
+      expect(attempts[0]).toMatchObject({ error: { code: 'LOST' }, failureClass: 'ENGINE', exitCode: 0 })
   })
 })

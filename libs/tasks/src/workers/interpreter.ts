@@ -161,12 +161,17 @@ export class Interpreter {
 
   /** A suspicion that lasts is told each task once. */
   #suspect(detail: string, counts: boolean): void {
-    const body = counts
-      ? warning(`${detail} The worker numbers its events: if any is missing, that is told.`)
-      : ({ type: 'gap', detail } as const)
+    const gap = { type: 'gap', detail } as const
+    const harmless = warning(
+      counts ? `${detail} The worker numbers its events: if any is missing, that is told.` : detail,
+    )
     const { runs } = this.#options
-    for (const { transcript } of runs.values()) if (transcript.suspect()) transcript.write(body)
-    if (runs.size === 0 && this.#suspected !== detail) this.#writeWorker(body)
+    for (const { transcript } of runs.values()) {
+      // Nothing counts after the finish.
+      const isHarmless = counts || transcript.finish !== null
+      if (transcript.suspect()) transcript.write(isHarmless ? harmless : gap)
+    }
+    if (runs.size === 0 && this.#suspected !== detail) this.#writeWorker(counts ? harmless : gap)
     this.#suspected = detail
   }
 
