@@ -44,9 +44,13 @@ export function countingScript(
 }
 
 /** The same as a session worker, for each of its tasks. */
-export function countingSession(lines: number, more: PresetSource = {}): PresetSource {
+export function countingSession(
+  lines: number,
+  more: PresetSource = {},
+  { pauseMs = 1 }: Pick<CountingOptions, 'pauseMs'> = {},
+): PresetSource {
   const named = ',\\"task_id\\":\\"$id\\"'
-  const run = `${counting(lines, named, 1)}; echo "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\"${named}}"`
+  const run = `${counting(lines, named, pauseMs)}; echo "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\"${named}}"`
   return script(
     `echo '{"event":"worker","status":"ready"}'
      while read -r line; do case "$line" in
