@@ -54,6 +54,8 @@ export interface CallOptions {
   /** How long the answer, of a stream its beginning, may take; the engine's default otherwise. */
   readonly timeoutMs?: number
   readonly signal?: AbortSignal
+  /** Asks whether the engine answers at all: that it does not is its caller's to tell. */
+  readonly isProbe?: boolean
   /** Shown to the registry that the engine turns to. */
   readonly credentials?: RegistryCredentials
 }
@@ -137,7 +139,7 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
 
   async function bounded<T>(
     what: string,
-    { timeoutMs = callTimeoutMs, signal }: CallOptions,
+    { timeoutMs = callTimeoutMs, signal, isProbe = false }: CallOptions,
     request: (abortSignal: AbortSignal) => Promise<T>,
   ): Promise<T> {
     const stop = new AbortController()
@@ -152,9 +154,7 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
       giveUp('called off')
     }
     const timer = setTimeout(() => {
-      // One that was given less time than others says little.
-      if (timeoutMs >= callTimeoutMs)
-        lastHang = { at: Date.now(), message: `The Docker engine gave no answer to ${what}.` }
+      if (!isProbe) lastHang = { at: Date.now(), message: `The Docker engine gave no answer to ${what}.` }
       giveUp(`no answer within ${timeoutMs} ms`)
     }, timeoutMs)
     for (const each of [signal, closing.signal]) each?.addEventListener('abort', onAbort)

@@ -11,7 +11,7 @@ const MB = 1_000_000
 /** How the engine is: whether it answers, whether it has left a call without an answer lately, whether its disk has room. */
 export async function engineHealth(engine: Engine, disk: EngineDisk): Promise<RunnerHealth> {
   try {
-    await engine.call('GET', '/_ping', { timeoutMs: PING_MS })
+    await engine.call('GET', '/_ping', { timeoutMs: PING_MS, isProbe: true })
     const { lastHang } = engine
     if (lastHang !== null && Date.now() - lastHang.at < HANG_COUNTS_MS)
       return { ok: false, detail: lastHang.message }

@@ -112,7 +112,10 @@ export type WorkerOutput =
   | { readonly kind: 'gap'; readonly certain: boolean; readonly detail: string }
   /** Something has happened to the worker or to what it runs on that people should know of. */
   | { readonly kind: 'notice'; readonly detail: string }
-  /** Last: the worker has exited and all of its output has been yielded. `cause`: what it runs on has ended it, and how; `null`: not so. */
+  /**
+   * Last: the worker has exited and all of its output has been yielded. `cause`: the sentence that says how what it runs on has ended it, or has
+   * missed its end; `null`: neither.
+   */
   | { readonly kind: 'end'; readonly exit: WorkerExit; readonly cause: string | null }
   /** Last: there is no telling any more how the worker ended or will end (removed or restarted by hand). */
   | { readonly kind: 'lost'; readonly detail: string }

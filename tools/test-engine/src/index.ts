@@ -1,3 +1,4 @@
+export { clientOf } from './client.ts'
 export { type OpenTestEngine, type TestEngine, isEngineShared, openTestEngine, testEngine } from './engine.ts'
 export {
   BASE_IMAGE,

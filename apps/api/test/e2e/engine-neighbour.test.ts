@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   BUSYBOX_IMAGE,
+  clientOf,
   ensureTestImage,
   privateEngineObstacle,
   startPrivateEngine,
   type PrivateEngine,
 } from '@gpu-service/test-engine'
-import Dockerode from 'dockerode'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   CONNECTED,
@@ -26,11 +26,11 @@ const ENDLESS = `${CONNECTED}; i=0; while :; do echo '{"event":"text_delta","del
 
 describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its containers along', () => {
   let engine: PrivateEngine
-  let docker: Dockerode
+  let docker: ReturnType<typeof clientOf>
   let service: TestService
   beforeAll(async () => {
     engine = await startPrivateEngine()
-    docker = new Dockerode({ socketPath: engine.dockerHost.slice('unix://'.length) })
+    docker = clientOf(engine.dockerHost)
     await ensureTestImage(engine.dockerHost, BUSYBOX_IMAGE)
     service = await TestService.start({
       runner: 'docker',
@@ -54,7 +54,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
 
   const midStream = (id: string) => service.events(id, 0, ({ __typename }) => __typename === 'TextDeltaEvent')
 
-  async function containerOf(id: string): Promise<Dockerode.Container> {
+  async function containerOf(id: string) {
     const { worker } = await service.task(id)
     return docker.getContainer(worker?.containerId ?? '')
   }

@@ -6,7 +6,7 @@ import type { FinalStatus, StopReason, TaskFinish } from '../task.ts'
 /** All that decides how an attempt ended. */
 export interface AttemptEnd {
   readonly end:
-    /** `cause`: what the worker runs on has ended it, and how. */
+    /** `cause`: the sentence that says how what the worker runs on has ended it, or has missed its end. */
     | { readonly kind: 'exited'; readonly exit: WorkerExit; readonly cause: string | null }
     | { readonly kind: 'start-failed'; readonly failure: StartFailure }
     | { readonly kind: 'lost'; readonly detail: string }
@@ -85,8 +85,7 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
   const cause = end.kind === 'exited' ? end.cause : null
   if (cause !== null && (finish === null || (finish.status === 'cancelled' && !attempt.cancelRequested))) {
     const how = exitCode === null ? '' : ` Its exit code is ${exitText(exitCode).replace('code ', '')}.`
-    const message = `The worker did not end by itself. ${cause}${how}`
-    return failed('LOST', withLastWords(message, attempt), 'engine')
+    return failed('LOST', withLastWords(`${cause}${how}`, attempt), 'engine')
   }
   if (finish === null) {
     if (end.kind === 'lost')
