@@ -30,6 +30,11 @@ export interface LogReader {
   begin(tail: number | null): void
   /** The engine's `since` for the next answer; `null`: the whole log is needed. */
   since(): string | null
+  /**
+   * When the run began (in milliseconds since 1970) whose lines are read, by the cursors or as it is told here first: a container can be
+   * started again, and its log goes on.
+   */
+  runOf(startedAt: number): number
   /** Whether the last entry that was read could be recognised in a `tail` answer. */
   canRecognise(): boolean
   /**
@@ -66,6 +71,8 @@ interface Place {
 export function createLogReader(after: OutputCursor): LogReader {
   const stdout = parseCursor('stdout', after.stdout)
   const stderr = parseCursor('stderr', after.stderr)
+  /** 0: not known yet. */
+  let run = runOf(after.stdout) || runOf(after.stderr)
   const head = Buffer.alloc(PREFIX_BYTES)
   let headBytes = 0
   /** The stream that spoke last: all that stands before its place in the log has been read, of both streams. */
@@ -155,7 +162,7 @@ export function createLogReader(after: OutputCursor): LogReader {
   }
 
   function data(bytes: Buffer): WorkerOutput {
-    return { kind: 'data', stream: place.stream, bytes, cursor: cursorText(place), at }
+    return { kind: 'data', stream: place.stream, bytes, cursor: cursorText(place, run), at }
   }
 
   return {
@@ -181,6 +188,11 @@ export function createLogReader(after: OutputCursor): LogReader {
       // The clock went back since: what came after it would be left out by its stamps.
       if (Date.parse(`${text.slice(0, MICROSECONDS_AT)}Z`) > Date.now()) return null
       return `${Date.parse(`${text.slice(0, 19)}Z`) / 1_000}.${text.slice(20, 29)}`
+    },
+
+    runOf(startedAt) {
+      run ||= startedAt
+      return run
     },
 
     canRecognise: () => last !== null && last.lines > 0 && !last.stepped,
@@ -311,11 +323,17 @@ function lostLines(streams: string): string {
   return `lines of ${streams} that had been read are not in the engine's log any more; unread ones may be gone with them`
 }
 
-const CURSOR = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?$/
+const CURSOR =
+  /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?(?:,run(\d{1,15}))?$/
 
-function cursorText(place: Place): string {
+function cursorText(place: Place, run: number): string {
   if (place.total === 0) return ''
-  return `${place.stamp.toString('latin1')},${place.lines},${place.total}${place.stepped ? ',stepped' : ''}`
+  return `${place.stamp.toString('latin1')},${place.lines},${place.total}${place.stepped ? ',stepped' : ''},run${run}`
+}
+
+/** When the run of a cursor began; 0 where it does not say so. */
+function runOf(cursor: string): number {
+  return Number(CURSOR.exec(cursor)?.[5] ?? 0)
 }
 
 function parseCursor(stream: OutputStream, text: string): Place {

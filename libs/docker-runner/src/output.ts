@@ -28,6 +28,8 @@ const SILENCE_AFTER_EXIT_MS = 300
 const STALL_MS = 60_000
 /** A worker that has ended must not be stuck for a log that the engine cannot read. */
 const MAX_REFUSED_READS = 5
+/** An engine takes note of a start a little later than the first line may be said. */
+const NOTED_START_MS = 100
 /** How much of a log's end is tried first, in entries: a read with `since` scans the log from its start. */
 const TAILS = [1_000, 20_000]
 
@@ -47,7 +49,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
   const ending = new AbortController()
   const { signal } = ending
   let container: string | null = null
-  /** When the worker began to run. */
+  /** When the worker's run began. */
   let startedAt = 0
   let isPaused = false
   let pauseMs = SHORTEST_PAUSE_MS
@@ -70,11 +72,11 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       }
       // By its id from now on: another container may take over the name.
       container = info.id
-      startedAt ||= info.startedAt
+      startedAt = reader.runOf(info.startedAt)
       const outage = outages.take()
       if (isAnotherRun(info)) {
         // What it says since then is no part of this worker's output.
-        if (!(yield* readToEnd(betweenRuns(info)))) continue
+        if (!(yield* readToEnd(betweenRuns(info), false))) continue
         const at = new Date(info.startedAt).toISOString()
         yield {
           kind: 'lost',
@@ -89,7 +91,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         if (info.paused !== isPaused) yield { kind: 'notice', detail: pauseText(info) }
         isPaused = info.paused
         yield* follow()
-      } else if (info.phase === 'exited' && (yield* readToEnd())) {
+      } else if (info.phase === 'exited' && (yield* readToEnd(null, info.exitCode !== 0))) {
         const isAdopted = !followed && options.after.stdout !== ''
         const ended = await engineEnding(engine, info, outage, isAdopted, signal)
         if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
@@ -143,19 +145,26 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
   /** Yields until the followed log ends, for whatever reason. */
   async function* follow(): AsyncGenerator<WorkerOutput, void, void> {
     try {
-      yield* read({ follow: true, until: null, guard: watchContainer })
+      yield* read({ follow: true, until: null, mayStartAgain: false, guard: watchContainer })
     } catch (error) {
       if (!isBroken(error)) throw error
       if (!signal.aborted) logger.debug({ worker: name, error }, 'the followed log broke off')
     }
   }
 
-  /** Yields all that is left of a finished log, or of what it had before `until`. False: it has to be tried again. */
-  async function* readToEnd(until: number | null = null): AsyncGenerator<WorkerOutput, boolean, void> {
+  /**
+   * Yields all that is left of a finished log, or of what it had before `until`; nothing of another run that begins meanwhile, where
+   * `mayStartAgain`. False: it has to be tried again.
+   */
+  async function* readToEnd(
+    until: number | null,
+    mayStartAgain: boolean,
+  ): AsyncGenerator<WorkerOutput, boolean, void> {
     try {
       yield* read({
         follow: false,
         until,
+        mayStartAgain,
         guard: (answer, pace, done) => endWhenSilent(answer, pace, STALL_MS, done),
       })
       const missing = reader.missing()
@@ -203,6 +212,9 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         for await (const chunk of answer.chunks) {
           if (!Buffer.isBuffer(chunk)) continue
           pace.waitingSince = null
+          // What is in the chunk was said before this look.
+          if (how.mayStartAgain && (await inspect(container ?? ''))?.startedAt !== startedAt)
+            throw new EngineError(null, 'the container was started again')
           pauseMs = SHORTEST_PAUSE_MS
           yield* suspicion()
           yield* reader.read(chunk)
@@ -258,6 +270,8 @@ interface Pace {
 interface Reading {
   readonly follow: boolean
   readonly until: number | null
+  /** It ended in a way that may be somebody's `docker restart`, which is not over yet. */
+  readonly mayStartAgain: boolean
   readonly guard: Guard
 }
 
@@ -268,7 +282,7 @@ type Guard = (answer: Answer, pace: Pace, done: AbortSignal) => Promise<void>
  * wrote them ends, and may be earlier than the engine takes note of a start.
  */
 function betweenRuns({ phase, startedAt, finishedAt }: ContainerInfo): number {
-  return phase === 'running' && finishedAt > 0 ? (finishedAt + startedAt) / 2 : startedAt
+  return phase === 'running' && finishedAt > 0 ? (finishedAt + startedAt) / 2 : startedAt - NOTED_START_MS
 }
 
 function lossText(outage: Outage): string {

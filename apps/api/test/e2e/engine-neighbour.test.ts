@@ -174,21 +174,28 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
     expect(attempts[0]?.error?.code).toMatch(/LOST|WORKER_FAILED/)
   })
 
-  test('whose container is restarted by hand while the service is down has its task LOST', async () => {
-    const id = await service.submit('counting', {})
-    await midStream(id)
-    const container = await containerOf(id)
-    await service.down('SIGKILL')
-    await container.restart({ t: 1 })
-    await service.up()
-    const events = await service.events(id)
-    const first = deltasOf(events.filter(({ attempt }) => attempt === 1))
-    expect(first).toEqual(numbersTo(first.length))
-    const { attempts, status } = await service.history(id)
-    expect(attempts[0]).toMatchObject({ error: { code: 'LOST' }, failureClass: 'ENGINE' })
-    expect(attempts[0]?.error?.message).toMatch(/was started again at/)
-    expect(status).toBe('COMPLETED')
-  })
+  test.each([
+    ['a moment ago', false],
+    ['and has ended since', true],
+  ])(
+    'whose container is restarted by hand while the service is down %s has its task LOST',
+    async (_how, isOver) => {
+      const id = await service.submit('counting')
+      await midStream(id)
+      const container = await containerOf(id)
+      await service.down('SIGKILL')
+      await container.restart({ t: 1 })
+      if (isOver) await container.wait()
+      await service.up()
+      const events = await service.events(id)
+      const first = deltasOf(events.filter(({ attempt }) => attempt === 1))
+      expect(first).toEqual(numbersTo(first.length))
+      const { attempts, status } = await service.history(id)
+      expect(attempts[0]).toMatchObject({ error: { code: 'LOST' }, failureClass: 'ENGINE' })
+      expect(attempts[0]?.error?.message).toMatch(/was started again at/)
+      expect(status).toBe('COMPLETED')
+    },
+  )
 
   test('whose container is paused by hand says so, and the task can be cancelled or goes on', async () => {
     const ids = [await service.submit('counting'), await service.submit('once')]
