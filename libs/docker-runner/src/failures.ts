@@ -72,7 +72,7 @@ export function otherLog({ logDriver, logOptions, autoRemove }: ContainerInfo): 
   const different = Object.entries(LOG.options).filter(([name, value]) => logOptions[name] !== value)
   const told = [
     ...(logDriver === LOG.driver ? [] : [`driver ${logDriver}`]),
-    ...different.map(([name]) => `${name} ${String(logOptions[name] ?? 'unset')}`),
+    ...different.map(([name]) => `${name} ${JSON.stringify(logOptions[name] ?? 'unset')}`),
     ...(autoRemove ? ['removed with its container at its end'] : []),
   ]
   if (told.length === 0) return null

@@ -2,13 +2,15 @@ import { createInterface } from 'node:readline'
 import { type ContainerInfo, isRecord } from './container-info.ts'
 import type { Engine, EngineError } from './engine.ts'
 
-/** So fast no engine is up again: what broke off was a connection only, as a proxy does it. */
+/** An engine that is not waited for that long has hardly been away: what broke off may be a connection only, as a proxy does it. */
 const SHORTEST_OUTAGE_MS = 200
 
 /** A time in which the engine was not there, in milliseconds since 1970, by this machine's clock. */
 export interface Outage {
   readonly from: number
   readonly to: number
+  /** Else a connection has broken off, for whatever reason. */
+  readonly isCertain: boolean
 }
 
 /** What the reader of one worker notices of the engine's outages. */
@@ -16,25 +18,29 @@ export interface OutageNotes {
   /** A call has failed. One that was not answered proves nothing: the engine may be slow. */
   failed(error: EngineError): void
   answered(): void
-  /** The last outage that is over, once. */
+  /** The last outage that is over, once; of those that are not certain only the first. */
   take(): Outage | null
 }
 
 export function createOutageNotes(): OutageNotes {
   let from: number | null = null
-  let isCertain = false
+  let isRefused = false
+  let hasDoubted = false
   let over: Outage | null = null
   return {
     failed(error) {
       if (!error.brokeOff) return
       from ??= Date.now()
-      isCertain ||= !error.reached
+      isRefused ||= !error.reached
     },
     answered() {
+      if (from === null) return
       const to = Date.now()
-      if (from !== null && (isCertain || to - from >= SHORTEST_OUTAGE_MS)) over = { from, to }
+      const isCertain = isRefused || to - from >= SHORTEST_OUTAGE_MS
+      if (isCertain || !hasDoubted) over = { from, to, isCertain }
+      hasDoubted ||= !isCertain
       from = null
-      isCertain = false
+      isRefused = false
     },
     take() {
       const taken = over

@@ -93,7 +93,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         yield* follow()
       } else if (info.phase === 'exited' && (yield* readToEnd(null, info.exitCode !== 0))) {
         const isAdopted = !followed && options.after.stdout !== ''
-        const ended = await engineEnding(engine, info, outage, isAdopted, signal)
+        const ended = await engineEnding(engine, info, outage?.isCertain ? outage : null, isAdopted, signal)
         if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
         else if (ended === null && outage !== null) yield { kind: 'notice', detail: lossText(outage) }
         await diskWatch.look()
@@ -221,6 +221,8 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
           if (reader.beganTooLate) break
           pace.waitingSince = performance.now()
         }
+        // An engine that is gone has broken off its other connections with this one: that is to be noticed before they are let go of.
+        if (how.follow) await new Promise(setImmediate)
       } finally {
         done.abort()
         answer.destroy()
@@ -241,7 +243,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
     engine
       .call('POST', `/containers/${container ?? ''}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
       .catch((error: unknown) => {
-        if (error instanceof EngineError && !done.aborted) outages.failed(error)
+        if (error instanceof EngineError) outages.failed(error)
       })
       .finally(wake)
     let wasAway = false
@@ -253,7 +255,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         outages.answered()
         if (info?.phase !== 'running' || info.paused !== isPaused || wasAway || diskWatch.wasFull) break
       } catch (error) {
-        if (error instanceof EngineError && !done.aborted) outages.failed(error)
+        if (error instanceof EngineError) outages.failed(error)
         wasAway = true
       }
     }
@@ -286,7 +288,9 @@ function betweenRuns({ phase, startedAt, finishedAt }: ContainerInfo): number {
 }
 
 function lossText(outage: Outage): string {
-  return `The Docker engine was ${outageText(outage)}; lines that the worker printed shortly before may be missing.`
+  return outage.isCertain
+    ? `The Docker engine was ${outageText(outage)}; lines that the worker printed shortly before may be missing.`
+    : `The Docker engine broke off its connections at ${new Date(outage.from).toISOString()}; if it was restarted, lines that the worker printed shortly before may be missing.`
 }
 
 function pauseText({ id, paused }: ContainerInfo): string {

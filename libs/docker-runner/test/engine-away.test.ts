@@ -86,7 +86,7 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
       )
       const failed = await rig.startFailing(order)
       expect(failed).toMatchObject({ code: 'ENGINE_REFUSED' })
-      expect(failed.message).toMatch(/driver journald, max-size unset.*removed with its container/)
+      expect(failed.message).toMatch(/driver journald, max-size "unset".*removed with its container/)
       expect(existsSync(join(rig.dataDir, 'workers', order.name))).toBe(false)
     })
   })
