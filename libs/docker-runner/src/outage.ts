@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline'
 import { type ContainerInfo, isRecord } from './container-info.ts'
-import type { Engine, EngineError } from './engine.ts'
+import { type Engine, EngineError } from './engine.ts'
 
 /** An engine that is not waited for that long has hardly been away: what broke off may be a connection only, as a proxy does it. */
 const SHORTEST_OUTAGE_MS = 200
@@ -15,8 +15,8 @@ export interface Outage {
 
 /** What the reader of one worker notices of the engine's outages. */
 export interface OutageNotes {
-  /** A call has failed. One that was not answered proves nothing: the engine may be slow. */
-  failed(error: EngineError): void
+  /** A call or an answer has failed. A call that was not answered proves nothing: the engine may be slow. */
+  failed(error: unknown): void
   answered(): void
   /** The last outage that is over, once; of those that are not certain only the first. */
   take(): Outage | null
@@ -29,9 +29,10 @@ export function createOutageNotes(): OutageNotes {
   let over: Outage | null = null
   return {
     failed(error) {
-      if (!error.brokeOff) return
+      const isCall = error instanceof EngineError
+      if (isCall && !error.brokeOff) return
       from ??= Date.now()
-      isRefused ||= !error.reached
+      isRefused ||= isCall && !error.reached
     },
     answered() {
       if (from === null) return

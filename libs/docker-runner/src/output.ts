@@ -1,3 +1,4 @@
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger, OutputCursor, WorkerName, WorkerOutput } from '@gpu-service/tasks'
 import { type ContainerInfo, exitOf } from './container-info.ts'
@@ -239,11 +240,12 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       exited.abort()
     }
     done.addEventListener('abort', wake)
-    // Only a hint that comes early: this call may never settle. That it fails is a hint, too: the engine may have gone.
+    // Only a hint that comes early: this call may never settle. That it breaks off is a hint, too: the engine may have gone.
     engine
-      .call('POST', `/containers/${container ?? ''}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
+      .stream('POST', `/containers/${container ?? ''}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
+      .then(text)
       .catch((error: unknown) => {
-        if (error instanceof EngineError) outages.failed(error)
+        if (!done.aborted) outages.failed(error)
       })
       .finally(wake)
     let wasAway = false
@@ -255,7 +257,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         outages.answered()
         if (info?.phase !== 'running' || info.paused !== isPaused || wasAway || diskWatch.wasFull) break
       } catch (error) {
-        if (error instanceof EngineError) outages.failed(error)
+        outages.failed(error)
         wasAway = true
       }
     }
