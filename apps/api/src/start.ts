@@ -174,14 +174,18 @@ async function start(
         },
       },
       health: async () => {
-        const [database, disk] = await Promise.all([store.health(), diskCheck(dataDir)])
+        const [database, disk, engine] = await Promise.all([
+          store.health(),
+          diskCheck(dataDir),
+          runner.health(),
+        ])
         return {
           ready: !stopping && database.ok && disk.ok,
           checks: {
             service: { ok: !stopping, detail: stopping ? 'stopping' : 'serving' },
             database,
             disk,
-            runner: { ok: dispatcher.blocked === null, detail: dispatcher.blocked ?? choice.kind },
+            runner: dispatcher.blocked === null ? engine : { ok: false, detail: dispatcher.blocked },
             gpus: gpusCheck(gpus.list()),
             presets: {
               ok: presets.issues().length === 0,

@@ -1,8 +1,11 @@
 import type { WorkerExit, WorkerState } from '@gpu-service/tasks'
+import { LABELS } from './container.ts'
 
 /** What we read of an engine's answer about one container. */
 export interface ContainerInfo {
   readonly id: string
+  /** Whose worker it is and what that was named, as its labels say; `null`: it is no worker. */
+  readonly worker: LabelledWorker | null
   readonly phase: 'created' | 'running' | 'exited'
   readonly exitCode: number
   readonly oomKilled: boolean
@@ -17,10 +20,16 @@ export interface ContainerInfo {
   readonly args: readonly string[]
   readonly env: readonly string[]
   readonly workingDir: string
-  readonly labels: Readonly<Record<string, unknown>>
   readonly logDriver: string
   readonly logOptions: Readonly<Record<string, unknown>>
   readonly autoRemove: boolean
+}
+
+/** A worker by its container's labels. */
+export interface LabelledWorker {
+  readonly installation: string
+  /** As it was named when it was made, whatever its container is called now; by its container's name where no label tells. */
+  readonly name: string
 }
 
 /** Throws a `TypeError` where the answer is not of the API's form. */
@@ -33,6 +42,7 @@ export function parseContainer(answer: unknown): ContainerInfo {
   const status = textOf(state['Status'])
   return {
     id: textOf(whole['Id']),
+    worker: workerOf(config['Labels'], textOf(whole['Name'])),
     phase: status === 'created' ? 'created' : state['Running'] === true ? 'running' : 'exited',
     exitCode: typeof state['ExitCode'] === 'number' ? state['ExitCode'] : -1,
     oomKilled: state['OOMKilled'] === true,
@@ -44,19 +54,47 @@ export function parseContainer(answer: unknown): ContainerInfo {
     args: textsOf(whole['Args']),
     env: textsOf(config['Env']),
     workingDir: typeof config['WorkingDir'] === 'string' ? config['WorkingDir'] : '',
-    labels: isRecord(config['Labels']) ? config['Labels'] : {},
     logDriver: textOf(log['Type']),
     logOptions: log['Config'] === null ? {} : recordOf(log['Config']),
     autoRemove: host['AutoRemove'] === true,
   }
 }
 
-/** The names of the containers in the answer to a listing, without the slash that the engine puts before them. */
-export function parseNames(answer: unknown): string[] {
+/** A worker's container in the answer to a listing. */
+export interface ListedContainer extends LabelledWorker {
+  readonly id: string
+}
+
+/** Those that bear our labels. */
+export function parseListing(answer: unknown): ListedContainer[] {
   if (!Array.isArray(answer)) throw new TypeError('the engine listed no containers')
-  return answer
-    .flatMap((each: unknown) => textsOf(recordOf(each)['Names']).slice(0, 1))
-    .map((name) => name.replace(/^\//, ''))
+  return answer.flatMap((each: unknown) => {
+    const listed = recordOf(each)
+    const worker = workerOf(listed['Labels'], textsOf(listed['Names'])[0] ?? '')
+    return worker === null ? [] : [{ id: textOf(listed['Id']), ...worker }]
+  })
+}
+
+/** The engine puts a slash before a container's name. */
+function workerOf(labels: unknown, containerName: string): LabelledWorker | null {
+  if (!isRecord(labels)) return null
+  const { [LABELS.installation]: installation, [LABELS.worker]: id } = labels
+  if (typeof installation !== 'string') return null
+  const name = typeof id === 'string' ? `gpu-${installation}-${id}` : containerName.replace(/^\//, '')
+  return { installation, name }
+}
+
+/** What we read of an engine's answer about itself. */
+export interface EngineInfo {
+  /** Where it keeps images, containers and their logs, on its own host. */
+  readonly dataRoot: string
+  /** Its containers go on while it is away. */
+  readonly liveRestore: boolean
+}
+
+export function parseInfo(answer: unknown): EngineInfo {
+  const { DockerRootDir, LiveRestoreEnabled } = recordOf(answer)
+  return { dataRoot: textOf(DockerRootDir), liveRestore: LiveRestoreEnabled === true }
 }
 
 /** The process ids in the answer to `top`, whose only column they are. */

@@ -21,9 +21,13 @@ const MIB = 1024 * 1024
 
 /**
  * `logs` loses lines without an error when the log rotates, and a size set for the whole engine would rotate it: so the log has an explicit
- * size that no worker reaches. "No limit" cannot be said explicitly.
+ * size that no worker reaches. "No limit" cannot be said explicitly. Whatever else would lose lines, or be refused beside this, is said too, for
+ * the engine fills in what its `daemon.json` has under `log-opts`.
  */
-export const LOG = { driver: 'json-file', maxSize: '1024g' } as const
+export const LOG = {
+  driver: 'json-file',
+  options: { 'max-size': '1024g', 'max-file': '1', compress: 'false', mode: 'blocking' },
+} as const
 
 /** The body of the request that creates a worker's container: confined by default, loosened only where the preset says so. */
 export function containerBody(
@@ -88,7 +92,7 @@ export function containerBody(
         '/tmp': `rw,noexec,nosuid,nodev,size=${limits.tmpMb}m,mode=1777`,
         [INSIDE.home]: `rw,exec,nosuid,nodev,size=${limits.tmpMb}m,mode=1777`,
       },
-      LogConfig: { Type: LOG.driver, Config: { 'max-size': LOG.maxSize, 'max-file': '1' } },
+      LogConfig: { Type: LOG.driver, Config: LOG.options },
       Mounts: [
         bind(modelsDir, INSIDE.models, true),
         bind(folder.cache, INSIDE.cache, false),

@@ -17,12 +17,22 @@ import {
   type WorkerOrder,
   type WorkerRunner,
 } from '@gpu-service/tasks'
-import { containerBody, INSIDE, LABELS, LOG } from './container.ts'
+import { containerBody, INSIDE } from './container.ts'
 import { type ContainerInfo, stateOf } from './container-info.ts'
+import { createContainers } from './containers.ts'
 import { createCredentials, defaultCredentialsFile } from './credentials.ts'
+import { createEngineDisk } from './disk.ts'
 import { connectDocker, createEngine, EngineError, runnerError } from './engine.ts'
-import { commandNotFound, environmentTooLarge, failureOf, startAbandoned } from './failures.ts'
+import {
+  commandNotFound,
+  environmentTooLarge,
+  failureOf,
+  nameTaken,
+  otherLog,
+  startAbandoned,
+} from './failures.ts'
 import { createFolders } from './folders.ts'
+import { engineHealth } from './health.ts'
 import { createImages } from './images.ts'
 import { readOutput } from './output.ts'
 import { createProgramCheck } from './program.ts'
@@ -50,8 +60,6 @@ export interface DockerRunnerOptions {
   readonly pollMs?: number
 }
 
-/** Looks at so many containers at once. */
-const INSPECTIONS = 8
 const RECHECK_MS = 100
 
 /** Runs workers as containers of a Docker engine (API 1.41 and up). */
@@ -60,6 +68,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
   const docker =
     options.docker && 'modem' in options.docker ? options.docker : connectDocker(options.docker?.dockerHost)
   const engine = createEngine(docker, callTimeoutMs)
+  const containers = createContainers(engine, installation, logger)
+  const disk = createEngineDisk(engine)
   const folders = createFolders(options.dataDir)
   const modelsDir = resolve(options.modelsDir)
   const { credentialsFile = defaultCredentialsFile() } = options
@@ -84,7 +94,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       } catch (error) {
         if (!(error instanceof EngineError)) throw error
         // Looked up also for other refusals: a worker may outlive its image.
-        if (error.status === 409 || (!error.away && (await engine.inspect(order.name)))) return 'exists'
+        if (error.status === 409 || (!error.away && (await containers.find(order.name)))) return 'exists'
         if (error.status !== 404 || again) throw error
         const failure = await images.ensure(order.spec.image, order.spec.pull, options)
         if (failure) return failure
@@ -94,6 +104,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
   /** Starts a created container; what it gives is why it cannot be started. */
   async function begin(order: WorkerOrder, container: ContainerInfo): Promise<StartFailure | null> {
+    const otherwise = otherLog(container)
+    if (otherwise !== null) return otherwise
     const problem = await programs.problemOf(container, JSON.stringify(order.spec.volumes))
     if (problem !== null) return commandNotFound(problem)
     // Before the start: with nobody attached by then, a stdin that is open only once would be over at once.
@@ -112,33 +124,16 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     return null
   }
 
-  async function inspect(name: string): Promise<ContainerInfo> {
-    const container = await engine.inspect(name)
-    if (!container) throw new EngineError(404, `there is no container ${name}`)
-    return container
-  }
-
   async function openInput(name: WorkerName): Promise<WorkerInput> {
-    const { phase, id } = await inspect(name)
-    if (phase !== 'running') throw new RunnerError('NOT_FOUND', `${name} does not run`)
-    return createWorkerInput(await engine.attachStdin(id), {
+    const container = await containers.find(name)
+    if (container?.phase !== 'running') throw new RunnerError('NOT_FOUND', `${name} does not run`)
+    return createWorkerInput(await engine.attachStdin(container.id), {
       timeoutMs: callTimeoutMs,
       async prepareRun(runId) {
         await folders.prepareRun(name, runId)
         return `${INSIDE.runs}/${runId}`
       },
     })
-  }
-
-  /** Says where the engine has made something else of what was asked for. */
-  function warnOfDifferences(name: WorkerName, { logDriver, logOptions, autoRemove }: ContainerInfo): void {
-    if (logDriver !== LOG.driver || logOptions['max-size'] !== LOG.maxSize)
-      logger.warn(
-        { worker: name, logDriver, logOptions },
-        'the engine keeps another log than asked for; output may be lost',
-      )
-    if (autoRemove)
-      logger.warn({ worker: name }, 'the engine removes the container at its end; output may be lost')
   }
 
   async function removeContainer(container: string): Promise<void> {
@@ -149,12 +144,6 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     }
     // 409: somebody else's removal is under way.
     await settle(container, (info) => info === null)
-  }
-
-  /** Leaves alone a container of this name that is not of this installation. */
-  async function removeOwn(name: WorkerName): Promise<void> {
-    const info = await engine.inspect(name)
-    if (info?.labels[LABELS.installation] === installation) await removeContainer(info.id)
   }
 
   /** Waits until a container is as it should be. */
@@ -171,7 +160,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     // Files mean that an earlier call may have made the worker already: then it is adopted all the same.
     if (
       options.signal?.aborted === true &&
-      !(folders.has(order.name) && (await engine.inspect(order.name)))
+      !(folders.has(order.name) && (await containers.find(order.name)))
     ) {
       await folders.remove(order.name)
       return startAbandoned()
@@ -192,8 +181,11 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       await folders.remove(order.name)
       return made
     }
-    let container = await inspect(order.name)
-    if (made === 'created') warnOfDifferences(order.name, container)
+    let container = await containers.find(order.name)
+    if (container === null) {
+      await folders.remove(order.name)
+      return nameTaken(order.name)
+    }
     if (container.phase === 'created') {
       const failure = await begin(order, container)
       if (failure) {
@@ -201,7 +193,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
         await folders.remove(order.name)
         return failure
       }
-      container = await inspect(container.id)
+      container = (await engine.inspect(container.id)) ?? container
     }
     return {
       status: 'started',
@@ -212,9 +204,12 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
   }
 
   async function stop(name: WorkerName, graceMs: number): Promise<void> {
+    const container = await containers.find(name)
+    if (container === null) return
+    const { id } = container
     const seconds = Math.ceil(graceMs / 1_000)
     try {
-      await engine.call('POST', `/containers/${name}/stop`, {
+      await engine.call('POST', `/containers/${id}/stop`, {
         query: { t: String(seconds) },
         timeoutMs: seconds * 1_000 + callTimeoutMs,
       })
@@ -223,24 +218,26 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       logger.debug({ worker: name, error }, 'the engine did not stop the worker as it was asked to')
     }
     const runs = (info: ContainerInfo | null) => info?.phase === 'running'
-    if (!runs(await engine.inspect(name))) return
+    if (!runs(await engine.inspect(id))) return
     try {
-      await engine.call('POST', `/containers/${name}/kill`, { query: { signal: 'SIGKILL' } })
+      await engine.call('POST', `/containers/${id}/kill`, { query: { signal: 'SIGKILL' } })
     } catch (error) {
       // 404, 409: it runs no more.
       if (!(error instanceof EngineError) || (error.status !== 404 && error.status !== 409)) throw error
     }
-    await settle(name, (info) => !runs(info))
+    await settle(id, (info) => !runs(info))
   }
 
   let processesAreTold = true
 
   async function processes(name: WorkerName): Promise<number[]> {
+    const container = await containers.find(name)
+    if (container?.phase !== 'running') return []
     try {
-      return await engine.processes(name)
+      return await engine.processes(container.id)
     } catch (error) {
       if (!(error instanceof EngineError) || error.away) throw error
-      // 404, 409: it runs no more, or not yet. Else the engine's host may have no ps, or one of another kind.
+      // 404, 409: it runs no more. Else the engine's host may have no ps, or one of another kind.
       if (error.status !== 404 && error.status !== 409 && processesAreTold) {
         processesAreTold = false
         logger.warn({ worker: name, error }, 'the engine does not tell the processes of its containers')
@@ -249,40 +246,13 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     }
   }
 
-  let othersAreNamed = false
-
-  /** Once: workers of another installation may be somebody's, or what a removed data folder has left. */
-  async function nameOthers(): Promise<void> {
-    if (othersAreNamed) return
-    const names = await engine.names(LABELS.installation)
-    othersAreNamed = true
-    const others = names.filter((name) => !name.startsWith(`gpu-${installation}-`))
-    for (const other of new Set(others.map((name) => name.split('-')[1] ?? ''))) {
-      const label = `${LABELS.installation}=${other}`
-      logger.warn(
-        { containers: others.filter((name) => name.startsWith(`gpu-${other}-`)) },
-        `workers of another installation are on this engine; if nobody needs them: docker rm -f $(docker ps -aq --filter label=${label})`,
-      )
-    }
-  }
-
+  /** Those too of which only files are left. */
   async function list(): Promise<ListedWorker[]> {
-    await nameOthers()
     // Before the containers: one that is being made has its files first.
     const withFiles = (await folders.names()).filter((name) => name.startsWith(`gpu-${installation}-`))
-    const names = await engine.names(`${LABELS.installation}=${installation}`)
-    const listed: ListedWorker[] = []
-    for (let at = 0; at < names.length; at += INSPECTIONS) {
-      const some = names.slice(at, at + INSPECTIONS)
-      const infos = await Promise.all(some.map((name) => engine.inspect(name)))
-      for (const [index, info] of infos.entries()) {
-        const name = some[index]
-        // One that is gone by now is left out; the name is one that we gave.
-        if (info && name !== undefined) listed.push({ name: name as WorkerName, state: stateOf(info) })
-      }
-    }
-    const containers = new Set(names)
-    const filesOnly = withFiles.filter((name) => !containers.has(name))
+    const listed = await containers.list()
+    const names = new Set<string>(listed.map(({ name }) => name))
+    const filesOnly = withFiles.filter((name) => !names.has(name))
     return [
       ...listed,
       ...filesOnly.map((name) => ({ name: name as WorkerName, state: { phase: 'unknown' } as const })),
@@ -292,14 +262,15 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
   return {
     kind: 'docker',
     start: (order, options = {}) => told(start(order, options)),
-    output: (name, { after, signal }) => readOutput({ engine, logger, name, after, signal, pollMs }),
+    output: (name, { after, signal }) =>
+      readOutput({ engine, containers, disk, logger, name, after, signal, pollMs }),
 
     openInput: (name) => told(openInput(name)),
 
     stop: (name, { graceMs }) => told(stop(name, graceMs)),
 
     async inspect(name) {
-      const info = await told(engine.inspect(name))
+      const info = await told(containers.find(name))
       return info ? stateOf(info) : { phase: 'unknown' }
     },
 
@@ -308,7 +279,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     list: () => told(list()),
 
     async remove(name) {
-      await told(removeOwn(name))
+      const container = await told(containers.find(name))
+      if (container !== null) await told(removeContainer(container.id))
       try {
         await folders.remove(name)
       } catch (error) {
@@ -329,6 +301,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
         })
       }
     },
+
+    health: () => engineHealth(engine, disk),
 
     outputFolder: (name, runId) => ({ host: folders.run(name, runId), worker: `${INSIDE.runs}/${runId}` }),
 

@@ -3,7 +3,16 @@ import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import Dockerode from 'dockerode'
 import { RunnerError } from '@gpu-service/tasks'
-import { type ContainerInfo, isRecord, parseContainer, parseNames, parseProcesses } from './container-info.ts'
+import {
+  type ContainerInfo,
+  type EngineInfo,
+  isRecord,
+  type ListedContainer,
+  parseContainer,
+  parseInfo,
+  parseListing,
+  parseProcesses,
+} from './container-info.ts'
 import type { RegistryCredentials } from './credentials.ts'
 import { askBare, bareAddress, gathered } from './live-log.ts'
 
@@ -20,6 +29,10 @@ export class EngineError extends Error {
   get reached(): boolean {
     const { cause } = this
     return !(cause instanceof Error && 'code' in cause && UNREACHED.has(cause.code))
+  }
+  /** The connection was refused, or broke off before an answer came. */
+  get brokeOff(): boolean {
+    return this.status === null && this.cause !== undefined
   }
   /** No answer, or one of a proxy before an engine that is away. */
   get away(): boolean {
@@ -41,6 +54,8 @@ export interface CallOptions {
   /** How long the answer, of a stream its beginning, may take; the engine's default otherwise. */
   readonly timeoutMs?: number
   readonly signal?: AbortSignal
+  /** Asks whether the engine answers at all: that it does not is its caller's to tell. */
+  readonly isProbe?: boolean
   /** Shown to the registry that the engine turns to. */
   readonly credentials?: RegistryCredentials
 }
@@ -68,14 +83,22 @@ export interface Engine extends Disposable {
   inspect(container: string, signal?: AbortSignal): Promise<ContainerInfo | null>
   /** The processes of a running container, as the engine's host counts them; as many as its limit of processes allows. */
   processes(container: string): Promise<number[]>
-  /** The names of all containers with a label, in any phase. */
-  names(label: string): Promise<string[]>
+  /** All workers' containers that have these labels (`name` or `name=value`), in any phase. */
+  list(...labels: readonly string[]): Promise<ListedContainer[]>
+  info(signal?: AbortSignal): Promise<EngineInfo>
+  /** On the machine of this process, as far as can be told. */
+  readonly isLocal: boolean
+  /** The last call that was not answered in time; `null`: there was none. */
+  readonly lastHang: { readonly at: number; readonly message: string } | null
   /** Aborted when the engine is let go of. */
   readonly closed: AbortSignal
 }
 
 /** What a timer can wait at most; more would be over at once. */
 export const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+/** Nothing that waits for it can wait for long. */
+const INFO_TIMEOUT_MS = 5_000
 
 const ACCEPTED = { 200: true, 201: true, 204: true, 304: true }
 
@@ -112,10 +135,11 @@ export function connectDocker(dockerHost = process.env['DOCKER_HOST']): Dockerod
 
 export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
   const closing = new AbortController()
+  let lastHang: Engine['lastHang'] = null
 
   async function bounded<T>(
     what: string,
-    { timeoutMs = callTimeoutMs, signal }: CallOptions,
+    { timeoutMs = callTimeoutMs, signal, isProbe = false }: CallOptions,
     request: (abortSignal: AbortSignal) => Promise<T>,
   ): Promise<T> {
     const stop = new AbortController()
@@ -130,6 +154,7 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
       giveUp('called off')
     }
     const timer = setTimeout(() => {
+      if (!isProbe) lastHang = { at: Date.now(), message: `The Docker engine gave no answer to ${what}.` }
       giveUp(`no answer within ${timeoutMs} ms`)
     }, timeoutMs)
     for (const each of [signal, closing.signal]) each?.addEventListener('abort', onAbort)
@@ -264,9 +289,20 @@ export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
       return parsed(await engine.call('GET', `/containers/${container}/top`, { query }), parseProcesses)
     },
 
-    async names(label) {
-      const query = { all: '1', filters: JSON.stringify({ label: [label] }) }
-      return parsed(await engine.call('GET', '/containers/json', { query }), parseNames)
+    async list(...labels) {
+      const query = { all: '1', filters: JSON.stringify({ label: labels }) }
+      return parsed(await engine.call('GET', '/containers/json', { query }), parseListing)
+    },
+
+    async info(signal) {
+      const timeoutMs = Math.min(INFO_TIMEOUT_MS, callTimeoutMs)
+      return parsed(await engine.call('GET', '/info', { timeoutMs, ...(signal && { signal }) }), parseInfo)
+    },
+
+    isLocal: 'path' in (bareAddress(docker) ?? {}),
+
+    get lastHang() {
+      return lastHang
     },
 
     closed: closing.signal,

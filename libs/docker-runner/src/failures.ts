@@ -1,5 +1,10 @@
 import type { StartFailure } from '@gpu-service/tasks'
+import { LOG } from './container.ts'
+import type { ContainerInfo } from './container-info.ts'
 import type { EngineError } from './engine.ts'
+
+const LOG_HINT =
+  "Take `mode` and `max-buffer-size` out of `log-opts` in the engine's daemon.json and restart it: a log that does not block loses lines of a worker that prints fast."
 
 /*
  * The engine gives its refusals of a start no code: the status is 400, 404 or 500 for all of them, and only the text tells what was
@@ -16,6 +21,16 @@ const CUES: readonly { readonly cue: RegExp; readonly code: StartFailure['code']
       cue: /exec: .*(executable file not found|no such file or directory|permission denied)|no command specified/i,
       code: 'COMMAND_NOT_FOUND',
       hint: "Check the preset's `command` against the programs in the image.",
+    },
+    {
+      cue: /no space left on device/,
+      code: 'ENGINE_REFUSED',
+      hint: "The disk that holds the engine's data is full: `docker system df` tells what takes it, `docker system prune` frees what is not in use.",
+    },
+    {
+      cue: /max-buffer-size option is only supported/,
+      code: 'ENGINE_REFUSED',
+      hint: LOG_HINT,
     },
     {
       cue: /bind source path does not exist/,
@@ -49,6 +64,32 @@ export function imageNotFound(image: string): StartFailure {
     code: 'IMAGE_NOT_FOUND',
     message: `The image ${image} is not on this machine.`,
     hint: `Build it with its worker's build.sh, load it with \`docker load\`, or set \`pull: missing\` in the preset.`,
+  }
+}
+
+/** Why the log that the engine keeps of a container will not do; `null`: it is the one that was asked for. */
+export function otherLog({ logDriver, logOptions, autoRemove }: ContainerInfo): StartFailure | null {
+  const different = Object.entries(LOG.options).filter(([name, value]) => logOptions[name] !== value)
+  const told = [
+    ...(logDriver === LOG.driver ? [] : [`driver ${logDriver}`]),
+    ...different.map(([name]) => `${name} ${JSON.stringify(logOptions[name] ?? 'unset')}`),
+    ...(autoRemove ? ['removed with its container at its end'] : []),
+  ]
+  if (told.length === 0) return null
+  return {
+    status: 'failed',
+    code: 'ENGINE_REFUSED',
+    message: `The engine keeps another log of the worker than was asked for (${told.join(', ')}): output would be lost.`,
+    hint: `Workers need the log driver ${LOG.driver} with ${JSON.stringify(LOG.options)}; see whether the engine, or what stands before it, replaces that.`,
+  }
+}
+
+export function nameTaken(name: string): StartFailure {
+  return {
+    status: 'failed',
+    code: 'ENGINE_REFUSED',
+    message: `The engine has a container ${name} that is not the worker's.`,
+    hint: `Remove it: docker rm -f ${name}`,
   }
 }
 

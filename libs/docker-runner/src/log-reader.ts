@@ -32,6 +32,11 @@ export interface LogReader {
   begin(tail: number | null): void
   /** The engine's `since` for the next answer; `null`: the whole log is needed. */
   since(): string | null
+  /**
+   * When the run began (in milliseconds since 1970) whose lines are read, by the cursors or as it is told here first: a container can be
+   * started again, and its log goes on.
+   */
+  runOf(startedAt: number): number
   /** Whether the last entry that was read could be recognised in a `tail` answer. */
   canRecognise(): boolean
   /**
@@ -69,6 +74,8 @@ export function createLogReader(after: OutputCursor): LogReader {
   const cursors = { stdout: parseCursor('stdout', after.stdout), stderr: parseCursor('stderr', after.stderr) }
   const stdout = cursors.stdout.place
   const stderr = cursors.stderr.place
+  /** When the worker's run began, as the engine says it; 0: not known yet. */
+  let run = cursors.stdout.run || cursors.stderr.run
   const head = Buffer.alloc(PREFIX_BYTES)
   let headBytes = 0
   /** The stream that spoke last: all that stands before its place in the log has been read, of both streams. */
@@ -161,7 +168,7 @@ export function createLogReader(after: OutputCursor): LogReader {
   }
 
   function data(bytes: Buffer): WorkerOutput {
-    const cursor = cursorText(place, place === stdout ? stderr : stdout)
+    const cursor = cursorText(place, place === stdout ? stderr : stdout, run)
     return { kind: 'data', stream: place.stream, bytes, cursor, at }
   }
 
@@ -189,6 +196,11 @@ export function createLogReader(after: OutputCursor): LogReader {
       // The clock went back since: what came after it would be left out by its stamps.
       if (Date.parse(`${text.slice(0, MICROSECONDS_AT)}Z`) > Date.now()) return null
       return `${Date.parse(`${text.slice(0, 19)}Z`) / 1_000}.${text.slice(20, 29)}`
+    },
+
+    runOf(startedAt) {
+      run ||= startedAt
+      return run
     },
 
     canRecognise: () => last !== null && last.lines > 0 && !last.stepped,
@@ -260,7 +272,7 @@ export function createLogReader(after: OutputCursor): LogReader {
             beganTooLate = true
             return
           }
-          if (missing !== null) yield { kind: 'gap', detail: missing }
+          if (missing !== null) yield { kind: 'gap', certain: true, detail: missing }
           missing = null
         } else {
           counts = false
@@ -320,29 +332,31 @@ function lostLines(streams: string): string {
 }
 
 const CURSOR =
-  /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?(?:,with (\d{1,15}))?$/
+  /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?(?:,run(\d{1,15}))?(?:,with(\d{1,15}))?$/
 
 /** `with`: how many lines of the other stream stand before this place in the log; left out where a part of one more does. */
-function cursorText(place: Place, other: Place): string {
+function cursorText(place: Place, other: Place, run: number): string {
   if (place.total === 0) return ''
   const { stamp, lines, total, stepped } = place
-  const beside = other.partialBytes === 0 ? `,with ${other.total}` : ''
-  return `${stamp.toString('latin1')},${lines},${total}${stepped ? ',stepped' : ''}${beside}`
+  const beside = other.partialBytes === 0 ? `,with${other.total}` : ''
+  return `${stamp.toString('latin1')},${lines},${total}${stepped ? ',stepped' : ''},run${run}${beside}`
 }
 
 interface Cursor {
   readonly place: Place
   /** How many lines of the other stream stand before it; `null`: not known. */
   readonly beside: number | null
+  /** When the run began that it is of; 0: not known. */
+  readonly run: number
 }
 
 function parseCursor(stream: OutputStream, text: string): Cursor {
   const fresh = { stream, partialBytes: 0, skipping: false, skipLines: 0, skipBytes: 0 }
   if (text === '') {
     const place = { ...fresh, stamp: Buffer.alloc(STAMP_BYTES), lines: 0, total: 0, stepped: false }
-    return { place, beside: null }
+    return { place, beside: null, run: 0 }
   }
-  const [, stamp, lines, total, stepped, beside] = CURSOR.exec(text) ?? []
+  const [, stamp, lines, total, stepped, run, beside] = CURSOR.exec(text) ?? []
   if (stamp === undefined) throw new TypeError(`not a cursor of this runner: ${text.slice(0, 100)}`)
   return {
     place: {
@@ -353,6 +367,7 @@ function parseCursor(stream: OutputStream, text: string): Cursor {
       stepped: stepped !== undefined,
     },
     beside: beside === undefined ? null : Number(beside),
+    run: Number(run ?? 0),
   }
 }
 

@@ -1,11 +1,17 @@
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger, OutputCursor, WorkerName, WorkerOutput } from '@gpu-service/tasks'
 import { type ContainerInfo, exitOf } from './container-info.ts'
+import type { Containers } from './containers.ts'
+import type { EngineDisk } from './disk.ts'
 import { type Answer, type Engine, EngineError, LONGEST_TIMER_MS } from './engine.ts'
 import { createLogReader, LogFormatError } from './log-reader.ts'
+import { createOutageNotes, engineEnding, type Outage, outageText } from './outage.ts'
 
 export interface OutputOptions {
   readonly engine: Engine
+  readonly containers: Pick<Containers, 'find'>
+  readonly disk: Pick<EngineDisk, 'watch'>
   readonly logger: Logger
   readonly name: WorkerName
   readonly after: OutputCursor
@@ -23,6 +29,8 @@ const SILENCE_AFTER_EXIT_MS = 300
 const STALL_MS = 60_000
 /** A worker that has ended must not be stuck for a log that the engine cannot read. */
 const MAX_REFUSED_READS = 5
+/** An engine takes note of a start a little later than the first line may be said. */
+const NOTED_START_MS = 100
 /** How much of a log's end is tried first, in entries: a read with `since` scans the log from its start. */
 const TAILS = [1_000, 20_000]
 
@@ -37,9 +45,14 @@ const TAILS = [1_000, 20_000]
 export async function* readOutput(options: OutputOptions): AsyncGenerator<WorkerOutput, void, void> {
   const { engine, logger, name, pollMs } = options
   const reader = createLogReader(options.after)
+  const outages = createOutageNotes()
+  using diskWatch = options.disk.watch()
   const ending = new AbortController()
   const { signal } = ending
-  let container: string = name
+  let container: string | null = null
+  /** When the worker's run began. */
+  let startedAt = 0
+  let isPaused = false
   let pauseMs = SHORTEST_PAUSE_MS
   let refusedReads = 0
 
@@ -60,12 +73,33 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       }
       // By its id from now on: another container may take over the name.
       container = info.id
+      startedAt = reader.runOf(info.startedAt)
+      const outage = outages.take()
+      if (isAnotherRun(info)) {
+        // What it says since then is no part of this worker's output.
+        if (!(yield* readToEnd(betweenRuns(info), false))) continue
+        const at = new Date(info.startedAt).toISOString()
+        yield {
+          kind: 'lost',
+          detail: `the container was started again at ${at}, by hand or by another program`,
+        }
+        return
+      }
       if (info.phase === 'created' || (info.phase === 'running' && followed)) await pause()
       if (info.phase === 'running') {
         followed = true
+        if (outage !== null) yield { kind: 'notice', detail: lossText(outage) }
+        if (info.paused !== isPaused) yield { kind: 'notice', detail: pauseText(info) }
+        isPaused = info.paused
         yield* follow()
-      } else if (info.phase === 'exited' && (yield* readToEnd())) {
-        yield { kind: 'end', exit: exitOf(info) }
+      } else if (info.phase === 'exited' && (yield* readToEnd(null, info.exitCode !== 0))) {
+        const isAdopted = !followed && options.after.stdout !== ''
+        const ended = await engineEnding(engine, info, outage?.isCertain ? outage : null, isAdopted, signal)
+        if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
+        else if (ended === null && outage !== null) yield { kind: 'notice', detail: lossText(outage) }
+        await diskWatch.look()
+        yield* suspicion()
+        yield { kind: 'end', exit: exitOf(info), cause: ended?.cause ?? null }
         return
       }
     }
@@ -76,14 +110,32 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
 
   async function look(): Promise<ContainerInfo | null | 'away'> {
     try {
-      return await engine.inspect(container, signal)
+      const info = container === null ? await options.containers.find(name, signal) : await inspect(container)
+      outages.answered()
+      return info
     } catch (error) {
       if (!(error instanceof EngineError)) throw error
+      outages.failed(error)
       if (pauseMs === SHORTEST_PAUSE_MS && !signal.aborted)
         logger.warn({ worker: name, error }, 'the engine does not answer; its worker is read on when it does')
       await pause()
       return 'away'
     }
+  }
+
+  function inspect(id: string): Promise<ContainerInfo | null> {
+    return engine.inspect(id, signal)
+  }
+
+  /** An ended container that is started once more keeps the end of its run before. */
+  function isAnotherRun(info: ContainerInfo): boolean {
+    return info.startedAt !== startedAt || (info.phase === 'running' && info.finishedAt > 0)
+  }
+
+  /** Before what is read, so that it is told to those who may have been left out of it. */
+  function* suspicion(): Generator<WorkerOutput, void, void> {
+    const detail = diskWatch.take()
+    if (detail !== null) yield { kind: 'gap', certain: false, detail }
   }
 
   async function pause(): Promise<void> {
@@ -94,22 +146,30 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
   /** Yields until the followed log ends, for whatever reason. */
   async function* follow(): AsyncGenerator<WorkerOutput, void, void> {
     try {
-      yield* read({ follow: true, guard: watchContainer })
+      yield* read({ follow: true, until: null, mayStartAgain: false, guard: watchContainer })
     } catch (error) {
       if (!isBroken(error)) throw error
       if (!signal.aborted) logger.debug({ worker: name, error }, 'the followed log broke off')
     }
   }
 
-  /** Yields all that is left of a finished log. False: it has to be tried again. */
-  async function* readToEnd(): AsyncGenerator<WorkerOutput, boolean, void> {
+  /**
+   * Yields all that is left of a finished log, or of what it had before `until`; nothing of another run that begins meanwhile, where
+   * `mayStartAgain`. False: it has to be tried again.
+   */
+  async function* readToEnd(
+    until: number | null,
+    mayStartAgain: boolean,
+  ): AsyncGenerator<WorkerOutput, boolean, void> {
     try {
       yield* read({
         follow: false,
+        until,
+        mayStartAgain,
         guard: (answer, pace, done) => endWhenSilent(answer, pace, STALL_MS, done),
       })
       const missing = reader.missing()
-      if (missing !== null) yield { kind: 'gap', detail: missing }
+      if (missing !== null) yield { kind: 'gap', certain: true, detail: missing }
       return !signal.aborted
     } catch (error) {
       if (!isBroken(error)) throw error
@@ -119,7 +179,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         error instanceof LogFormatError ||
         (error instanceof EngineError && !error.away && error.status !== 404)
       if (refused && ++refusedReads >= MAX_REFUSED_READS) {
-        yield { kind: 'gap', detail: `the rest of the log cannot be read: ${error.message}` }
+        yield { kind: 'gap', certain: true, detail: `the rest of the log cannot be read: ${error.message}` }
         return true
       }
       await pause()
@@ -128,11 +188,11 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
   }
 
   /** One pass over the log from the reader's position on. */
-  async function* read(how: { follow: boolean; guard: Guard }): AsyncGenerator<WorkerOutput, void, void> {
+  async function* read(how: Reading): AsyncGenerator<WorkerOutput, void, void> {
     for (const tail of reader.canRecognise() ? [...TAILS, null] : [null]) {
       reader.begin(tail)
       const since = tail === null ? reader.since() : null
-      const path = `/containers/${container}/logs`
+      const path = `/containers/${container ?? ''}/logs`
       const asked = {
         query: {
           stdout: '1',
@@ -141,6 +201,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
           follow: how.follow ? '1' : '0',
           tail: tail === null ? 'all' : String(tail),
           ...(since !== null && { since }),
+          ...(how.until !== null && { until: String(how.until / 1_000) }),
         },
         signal,
       }
@@ -152,11 +213,17 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         for await (const chunk of answer.chunks) {
           if (!Buffer.isBuffer(chunk)) continue
           pace.waitingSince = null
+          // What is in the chunk was said before this look.
+          if (how.mayStartAgain && (await inspect(container ?? ''))?.startedAt !== startedAt)
+            throw new EngineError(null, 'the container was started again')
           pauseMs = SHORTEST_PAUSE_MS
+          yield* suspicion()
           yield* reader.read(chunk)
           if (reader.beganTooLate) break
           pace.waitingSince = performance.now()
         }
+        // An engine that is gone has broken off its other connections with this one: that is to be noticed before they are let go of.
+        if (how.follow) await new Promise(setImmediate)
       } finally {
         done.abort()
         answer.destroy()
@@ -173,18 +240,24 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       exited.abort()
     }
     done.addEventListener('abort', wake)
-    // Only a hint that comes early: this call may fail, or never settle.
+    // Only a hint that comes early: this call may never settle. That it breaks off is a hint, too: the engine may have gone.
     engine
-      .call('POST', `/containers/${container}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
-      .then(wake, () => undefined)
+      .stream('POST', `/containers/${container ?? ''}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
+      .then(text)
+      .catch((error: unknown) => {
+        if (!done.aborted) outages.failed(error)
+      })
+      .finally(wake)
     let wasAway = false
     for (let isNews = true; ; isNews = !exited.signal.aborted) {
       await nap(pollMs, isNews ? exited.signal : done)
       if (done.aborted) return
       try {
-        const info = await engine.inspect(container, done)
-        if (info?.phase !== 'running' || wasAway) break
-      } catch {
+        const info = await engine.inspect(container ?? '', done)
+        outages.answered()
+        if (info?.phase !== 'running' || info.paused !== isPaused || wasAway || diskWatch.wasFull) break
+      } catch (error) {
+        outages.failed(error)
         wasAway = true
       }
     }
@@ -197,7 +270,37 @@ interface Pace {
   waitingSince: number | null
 }
 
+/** How the log is read: as it grows, or as it is, up to what was written at `until` (milliseconds since 1970). */
+interface Reading {
+  readonly follow: boolean
+  readonly until: number | null
+  /** It ended in a way that may be somebody's `docker restart`, which is not over yet. */
+  readonly mayStartAgain: boolean
+  readonly guard: Guard
+}
+
 type Guard = (answer: Answer, pace: Pace, done: AbortSignal) => Promise<void>
+
+/**
+ * A time after the last line of the run before and before the first line of this one. Lines are stamped a little later than the process that
+ * wrote them ends, and may be earlier than the engine takes note of a start.
+ */
+function betweenRuns({ phase, startedAt, finishedAt }: ContainerInfo): number {
+  return phase === 'running' && finishedAt > 0 ? (finishedAt + startedAt) / 2 : startedAt - NOTED_START_MS
+}
+
+function lossText(outage: Outage): string {
+  return outage.isCertain
+    ? `The Docker engine was ${outageText(outage)}; lines that the worker printed shortly before may be missing.`
+    : `The Docker engine broke off its connections at ${new Date(outage.from).toISOString()}; if it was restarted, lines that the worker printed shortly before may be missing.`
+}
+
+function pauseText({ id, paused }: ContainerInfo): string {
+  const short = id.slice(0, 12)
+  return paused
+    ? `The worker's container is paused and does nothing: \`docker unpause ${short}\` lets it go on.`
+    : "The worker's container is not paused any more."
+}
 
 function waitedMs({ waitingSince }: Pace): number {
   return waitingSince === null ? 0 : performance.now() - waitingSince

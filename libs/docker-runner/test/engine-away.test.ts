@@ -72,21 +72,22 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
       expect(await rig.containers()).toEqual([order.name])
     })
 
-    it('warns of a log that the engine keeps in another way than asked for', async () => {
+    it('fails where the engine keeps another log than asked for, and says so', async () => {
       const order = rig.order('true')
       const created = await rig.start('sleep 60')
       const info = await rig.docker.getContainer(created.name).inspect()
       info.HostConfig.AutoRemove = true
       info.HostConfig.LogConfig = { Type: 'journald', Config: {} }
+      info.State.Status = 'created'
+      info.Config.Labels['gpu-service.worker'] = order.workerId
       const body = Buffer.from(JSON.stringify(info))
       proxy.rule((line) =>
         line.includes(`/containers/${order.name}/json`) ? { kind: 'answer', body } : undefined,
       )
-      await rig.runner.start(order)
-      expect(rig.warnings.map(({ message }) => message)).toEqual([
-        expect.stringMatching(/another log/),
-        expect.stringMatching(/removes the container/),
-      ])
+      const failed = await rig.startFailing(order)
+      expect(failed).toMatchObject({ code: 'ENGINE_REFUSED' })
+      expect(failed.message).toMatch(/driver journald, max-size "unset".*removed with its container/)
+      expect(existsSync(join(rig.dataDir, 'workers', order.name))).toBe(false)
     })
   })
 

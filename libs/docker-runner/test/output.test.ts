@@ -106,7 +106,7 @@ describe('reading a worker on Docker', { timeout: 120_000 }, () => {
       kinds.push(item.kind === 'data' ? Buffer.from(item.bytes).toString() : item.kind)
       if (kinds.length > 1) continue
       await rig.docker.getContainer(name).remove({ force: true })
-      const Labels = { 'gpu-service.installation': rig.installation }
+      const Labels = { 'gpu-service.installation': rig.installation, 'gpu-service.worker': 'another' }
       const other = await rig.docker.createContainer({
         name,
         Labels,
@@ -120,7 +120,7 @@ describe('reading a worker on Docker', { timeout: 120_000 }, () => {
 
   it('waits for a worker that was created and not started yet', async () => {
     const order = rig.order('echo up')
-    const Labels = { 'gpu-service.installation': rig.installation }
+    const Labels = { 'gpu-service.installation': rig.installation, 'gpu-service.worker': order.workerId }
     const container = await rig.docker.createContainer({
       name: order.name,
       Labels,

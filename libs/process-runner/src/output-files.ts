@@ -45,7 +45,7 @@ export async function* readOutputFiles(
     if (finding.phase === 'exited' || finding.phase === 'unknown') {
       // Whatever was written before the end was seen has been read after it.
       yield finding.phase === 'exited'
-        ? { kind: 'end', exit: finding.exit }
+        ? { kind: 'end', exit: finding.exit, cause: null }
         : { kind: 'lost', detail: finding.detail }
       return
     }
@@ -96,7 +96,7 @@ function createFileReader(stream: OutputStream, path: string, start: number, buf
         if (size >= offset) return null
         const detail = `${stream} of the worker ends at byte ${size}, before the ${offset} that were read already.`
         offset = lineEnd = size
-        return { kind: 'gap', detail }
+        return { kind: 'gap', certain: true, detail }
       }
       const bytes = buffer.subarray(0, bytesRead)
       const newline = bytes.lastIndexOf(NEWLINE)

@@ -293,6 +293,8 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     list: () => refusing(list),
     remove: (name) => refusing(() => remove(folderOf(name))),
     removeRuns: (name, isNeeded) => refusing(() => removeRuns(folderOf(name), isNeeded)),
+    health: () => Promise.resolve({ ok: true, detail: 'process' }),
+
     outputFolder(name, runId) {
       const path = outputPath(folderOf(name), runId)
       return { host: path, worker: path }

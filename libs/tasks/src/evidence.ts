@@ -31,6 +31,8 @@ export const FAILURE_CAUSES = [
   'crashed',
   /** A signal from outside ended it, and it was not ours. */
   'killed',
+  /** What it ran on was stopped or broke, and ended it. */
+  'engine_stopped',
   /** It exited with another code than 0, and nothing more is known. */
   'exited',
   /** It exited as if all were well, without saying that it had finished. */

@@ -105,11 +105,19 @@ export type WorkerOutput =
       /** When the worker wrote it (or when it was read, where the runner cannot tell), in milliseconds since 1970. */
       readonly at: number
     }
-  /** Some output can never be read any more. */
-  | { readonly kind: 'gap'; readonly detail: string }
-  /** Last: the worker has exited and all of its output has been yielded. */
-  | { readonly kind: 'end'; readonly exit: WorkerExit }
-  /** Last: the runner knows nothing of the worker any more (removed by hand, the host was restarted). */
+  /**
+   * Some output can never be read any more; where it is not `certain`, some may be lost, and nobody but the worker can tell. While such a
+   * suspicion lasts it is said again and again.
+   */
+  | { readonly kind: 'gap'; readonly certain: boolean; readonly detail: string }
+  /** Something has happened to the worker or to what it runs on that people should know of. */
+  | { readonly kind: 'notice'; readonly detail: string }
+  /**
+   * Last: the worker has exited and all of its output has been yielded. `cause`: the sentence that says how what it runs on has ended it, or has
+   * missed its end; `null`: neither.
+   */
+  | { readonly kind: 'end'; readonly exit: WorkerExit; readonly cause: string | null }
+  /** Last: there is no telling any more how the worker ended or will end (removed or restarted by hand). */
   | { readonly kind: 'lost'; readonly detail: string }
 
 export type WorkerState =
@@ -126,6 +134,14 @@ export interface WorkerInput {
   shutdown(): Promise<void>
   /** Lets go of the channel; the worker's stdin stays open. */
   detach(): void
+}
+
+/** How a runner's neighbour is. */
+export interface RunnerHealth {
+  /** Workers can be started and all that they say is kept. */
+  readonly ok: boolean
+  /** For a person. */
+  readonly detail: string
 }
 
 /** Where a run's files are. */
@@ -173,6 +189,8 @@ export interface WorkerRunner extends AsyncDisposable {
   remove(name: WorkerName): Promise<void>
   /** Removes the files of the worker's runs but those that are needed; it is asked when they have been found. Harmless where it is gone. */
   removeRuns(name: WorkerName, isNeeded: (runId: string) => boolean): Promise<void>
+  /** How the neighbour is at the moment; told within seconds, also where it hangs. */
+  health(): Promise<RunnerHealth>
   /** Where the files of a run are. */
   outputFolder(name: WorkerName, runId: string): OutputFolder
 }

@@ -1,3 +1,4 @@
+export { clientOf } from './client.ts'
 export { type OpenTestEngine, type TestEngine, isEngineShared, openTestEngine, testEngine } from './engine.ts'
 export {
   BASE_IMAGE,
@@ -5,10 +6,12 @@ export {
   LOADING_WORKER_IMAGE,
   SESSION_WORKER_IMAGE,
   type TestImage,
+  ensureTestImage,
 } from './images.ts'
 export { type EngineSnapshot, leaksSince, takeSnapshot } from './leaks.ts'
 export {
   NoEngineError,
+  privateEngineObstacle,
   type PrivateEngine,
   type PrivateEngineOptions,
   startPrivateEngine,

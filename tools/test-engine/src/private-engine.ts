@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -15,14 +15,21 @@ const STOP_TIMEOUT_MS = 20_000
  * The first process of the engine's namespaces. It starts and signals dockerd as its standard input says, and stops it when that ends,
  * which it does also when the process that holds the other end is killed. When it exits the kernel ends every process that is left in its
  * namespace and drops every mount.
+ *
+ * A containerd that died with its dockerd is a zombie of this process until a command is waited for; the next dockerd would take it to be
+ * alive, and not start one.
  */
 const SUPERVISOR = `
-log=$1 pidfile=$2
-shift 2
+log=$1 pidfile=$2 containerd=$3
+shift 3
 ip link set lo up 2>/dev/null
 while read -r command; do
   case $command in
-    start) { dockerd "$@" </dev/null >>"$log" 2>&1; echo "ended $?"; } & ;;
+    start)
+      for _ in 1 2 3 4 5 6 7 8 9 10; do
+        kill -0 "$(cat "$containerd" 2>/dev/null)" 2>/dev/null && sleep 0.1
+      done
+      { dockerd "$@" </dev/null >>"$log" 2>&1; echo "ended $?"; } & ;;
     *) kill "-$command" "$(cat "$pidfile")" ;;
   esac
 done
@@ -34,15 +41,25 @@ wait
 export interface PrivateEngine extends AsyncDisposable {
   /** For DOCKER_HOST. */
   readonly dockerHost: string
+  /** Where dockerd keeps images, containers and their logs. */
+  readonly dataRoot: string
   /** Ends dockerd alone: TERM as an orderly restart does, KILL as a crash. Resolves when it has exited. */
   stop(signal: 'TERM' | 'KILL'): Promise<void>
   /** Starts dockerd again over the same data; resolves when it answers. */
   start(): Promise<void>
+  /** Halts dockerd alone: it takes connections and answers none. Its containers go on. */
+  freeze(): void
+  /** Lets it go on. */
+  thaw(): void
 }
 
 export interface PrivateEngineOptions {
   /** Containers go on while dockerd is away. */
   readonly liveRestore?: boolean
+  /** What an administrator would write into `daemon.json`. */
+  readonly daemonConfig?: Readonly<Record<string, unknown>>
+  /** Its data gets a disk of its own, in memory, of so many MiB. */
+  readonly diskMib?: number
 }
 
 /** This machine cannot run an engine for the tests. */
@@ -71,12 +88,18 @@ export async function startPrivateEngine(options: PrivateEngineOptions = {}): Pr
 
 async function startIn(
   folder: string,
-  { liveRestore = false }: PrivateEngineOptions,
+  { liveRestore = false, daemonConfig = {}, diskMib }: PrivateEngineOptions,
   extraArgs: readonly string[],
 ): Promise<PrivateEngine> {
   const socket = join(folder, 'docker.sock')
   const pidfile = join(folder, 'dockerd.pid')
   const log = join(folder, 'dockerd.log')
+  const dataRoot = join(folder, 'data')
+  const configFile = join(folder, 'daemon.json')
+  writeFileSync(configFile, JSON.stringify(daemonConfig))
+  mkdirSync(dataRoot)
+  if (diskMib !== undefined)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${diskMib}m,mode=0711`, 'tmpfs', dataRoot])
   const bridge = hostBridge()
   const supervisor = spawn(
     'unshare',
@@ -93,8 +116,10 @@ async function startIn(
         'sh',
         log,
         pidfile,
+        join(folder, 'exec/containerd/containerd.pid'),
       ],
-      ...['--data-root', join(folder, 'data'), '--exec-root', join(folder, 'exec'), '--pidfile', pidfile],
+      ...['--config-file', configFile, '--data-root', dataRoot],
+      ...['--exec-root', join(folder, 'exec'), '--pidfile', pidfile],
       ...['--host', `unix://${socket}`, '--iptables=false', '--ip6tables=false'],
       // The host's systemd knows nothing of processes in this namespace.
       ...['--exec-opt', 'native.cgroupdriver=cgroupfs'],
@@ -115,6 +140,15 @@ async function startIn(
 
   const engine: PrivateEngine = {
     dockerHost: `unix://${socket}`,
+    dataRoot,
+
+    freeze() {
+      supervisor.stdin.write('STOP\n')
+    },
+
+    thaw() {
+      supervisor.stdin.write('CONT\n')
+    },
 
     async stop(signal) {
       const ended = once(dockerdEnds, 'line')
@@ -156,7 +190,7 @@ async function startIn(
         supervisor.kill('SIGKILL')
         await exited
       }
-      rmSync(folder, { recursive: true, force: true })
+      removeFolder(folder)
       if (hostBridge() !== bridge) {
         throw new Error(
           `The tests' engine changed the host's docker0: it was ${bridge}, it is ${hostBridge()}`,
@@ -202,9 +236,16 @@ function removeAbandonedFolders(): void {
   for (const name of readdirSync(tmpdir())) {
     const owner = new RegExp(`^${FOLDER_PREFIX}(\\d+)-`).exec(name)?.[1]
     if (owner !== undefined && !existsSync(`/proc/${owner}`)) {
-      rmSync(join(tmpdir(), name), { recursive: true, force: true })
+      removeFolder(join(tmpdir(), name))
     }
   }
+}
+
+function removeFolder(folder: string): void {
+  const dataRoot = join(folder, 'data')
+  if (readFileSync('/proc/self/mounts', 'utf8').includes(` ${dataRoot} tmpfs `))
+    execFileSync('umount', [dataRoot])
+  rmSync(folder, { recursive: true, force: true })
 }
 
 /** What tells the host's docker0 from one that was made anew. */

@@ -31,6 +31,7 @@ export const enums = {
     FILE_MISSING: 'file_missing',
     CRASHED: 'crashed',
     KILLED: 'killed',
+    ENGINE_STOPPED: 'engine_stopped',
     EXITED: 'exited',
     NO_FINISH: 'no_finish',
     REPORTED: 'reported',

@@ -1,5 +1,6 @@
 import {
   RunnerError,
+  type RunnerHealth,
   type Clock,
   type ListedWorker,
   type OutputCursor,
@@ -141,6 +142,10 @@ export class ScriptedRunner implements WorkerRunner {
       const runs = this.runFiles.get(name)
       for (const runId of runs ?? []) if (!isNeeded(runId)) runs?.delete(runId)
     })
+  }
+
+  health(): Promise<RunnerHealth> {
+    return Promise.resolve({ ok: true, detail: 'scripted' })
   }
 
   outputFolder(name: WorkerName, runId: string): { host: string; worker: string } {

@@ -159,7 +159,7 @@ export class ScriptedWorker {
           yield { kind: 'lost', detail: 'It was removed by hand.' }
           return
         } else if (this.#exit !== null) {
-          yield { kind: 'end', exit: this.#exit }
+          yield { kind: 'end', exit: this.#exit, cause: null }
           return
         } else await this.#woken(signal)
       }

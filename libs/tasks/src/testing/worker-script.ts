@@ -67,6 +67,7 @@ export interface ReadOutput {
   /** Where reading on begins. */
   readonly cursor: OutputCursor
   readonly gaps: readonly string[]
+  readonly notices: readonly string[]
   /** How the worker ended; `'lost'`, or `null` where reading was stopped first. */
   readonly end: WorkerExit | 'lost' | null
 }
@@ -90,6 +91,7 @@ export async function readOutput(
   const cursor: Record<OutputStream, string> = { ...after }
   const marks: ReadOutput['marks'][number][] = []
   const gaps: string[] = []
+  const notices: string[] = []
   let end: ReadOutput['end'] = null
 
   for await (const item of runner.output(name, { after, signal: options.signal })) {
@@ -97,6 +99,9 @@ export async function readOutput(
     switch (item.kind) {
       case 'gap':
         gaps.push(item.detail)
+        break
+      case 'notice':
+        notices.push(item.detail)
         break
       case 'end':
         end = item.exit
@@ -113,7 +118,7 @@ export async function readOutput(
     }
     if (options.until?.({ stdout: join('stdout').toString(), stderr: join('stderr').toString() })) break
   }
-  return { stdout: join('stdout'), stderr: join('stderr'), marks, cursor, gaps, end }
+  return { stdout: join('stdout'), stderr: join('stderr'), marks, cursor, gaps, notices, end }
 
   function join(stream: OutputStream): Buffer {
     return Buffer.concat(chunks[stream])

@@ -144,6 +144,16 @@ export function diagnose(attempt: AttemptEnd, spec: WorkerSpec): Diagnosis {
     case 'finished':
     case 'exited':
   }
+  if (
+    end.kind === 'exited' &&
+    end.cause !== null &&
+    finish?.status !== 'failed' &&
+    finish?.status !== 'completed'
+  )
+    return {
+      cause: 'engine_stopped',
+      text: `${end.cause} With live-restore in the engine's daemon.json workers outlive its restarts; retry.on: [engine] in the preset tries such tasks again.`,
+    }
   if (finish?.status === 'completed')
     return {
       cause: 'output_lost',

@@ -71,6 +71,12 @@ export class Interpreter {
   #lastSeq: number | null
   /** Lines that could not be read and may each have held one of the worker's counted events. */
   #unreadable = 0
+  /** Whether the worker counts its events; `null`: it has said none yet. */
+  #counts: boolean | null
+  /** Output may have been lost, as was told before that was known. */
+  #suspicion: string | null = null
+  /** The last suspicion that was told. */
+  #suspected: string | null = null
   #workerLogCharacters = 0
   readonly #lastWords: string[] = []
   /** What takes its time, such as an artifact whose file is to be taken, and all that was said behind it, in order. */
@@ -80,8 +86,10 @@ export class Interpreter {
     this.#options = options
     this.#ready = options.isReady
     this.#lastSeq = options.eventSeq
+    this.#counts = options.eventSeq === 0 ? null : options.eventSeq !== null
     this.#parser = createEventParser({
       event: (event, runId, seq) => {
+        this.#learnCounting(seq)
         if (seq !== null) this.#checkSeq(seq)
         this.#onEvent(event, runId)
       },
@@ -127,15 +135,47 @@ export class Interpreter {
   /** Both streams are over: a last line without a newline counts. */
   async end(): Promise<void> {
     this.#parser.end()
+    this.#learnCounting(null)
     await this.#takeDeferred()
     this.#stderr.end()
   }
 
-  /** Some output can never be read any more: no task of the worker can be complete. */
-  gap(detail: string): void {
+  /**
+   * Some output can never be read any more: no task of the worker can be complete. Where that is not certain, the worker's own count of its
+   * events is believed, if it has one.
+   */
+  gap(detail: string, certain: boolean): void {
+    if (certain) this.#tellAll({ type: 'gap', detail })
+    else if (this.#counts === null) this.#suspicion = detail
+    else this.#suspect(detail, this.#counts)
+  }
+
+  /** Something has happened to the worker that its tasks should know of. */
+  notice(detail: string): void {
+    this.#tellAll(warning(detail))
+  }
+
+  /** A suspicion that lasts is told each task once. */
+  #suspect(detail: string, counts: boolean): void {
+    const gap = { type: 'gap', detail } as const
+    const harmless = warning(
+      counts ? `${detail} The worker numbers its events: if any is missing, that is told.` : detail,
+    )
     const { runs } = this.#options
-    for (const { transcript } of runs.values()) transcript.write({ type: 'gap', detail })
-    if (runs.size === 0) this.#writeWorker({ type: 'gap', detail })
+    for (const { transcript } of runs.values()) {
+      // Nothing counts after the finish.
+      const isHarmless = counts || transcript.finish !== null
+      if (transcript.suspect()) transcript.write(isHarmless ? harmless : gap)
+    }
+    if (runs.size === 0 && this.#suspected !== detail) this.#writeWorker(counts ? harmless : gap)
+    this.#suspected = detail
+  }
+
+  /** Tells every task, or, where the worker has none, its own log. */
+  #tellAll(body: TaskEventBody): void {
+    const { runs } = this.#options
+    for (const { transcript } of runs.values()) transcript.write(body)
+    if (runs.size === 0) this.#writeWorker(body)
   }
 
   #onEvent(event: WorkerEvent, runId: string | null): void {
@@ -229,7 +269,18 @@ export class Interpreter {
     const detail = `The worker's own count jumps from ${last} to ${seq}: ${missing - explained} of its events are missing.`
     this.#inOrder(() => {
       if (this.#options.mode === 'ONE_OFF') for (const run of this.#options.handed.values()) run.signOfLife()
-      this.gap(detail)
+      this.gap(detail, true)
+    })
+  }
+
+  #learnCounting(seq: number | null): void {
+    if (this.#counts !== null) return
+    this.#counts = seq !== null
+    const suspicion = this.#suspicion
+    if (suspicion === null) return
+    const counts = this.#counts
+    this.#inOrder(() => {
+      this.#suspect(suspicion, counts)
     })
   }
 
@@ -315,6 +366,11 @@ export class Interpreter {
     const label = labelArtifact({ name, mediaType, path })
     run.takeArtifact({ id, ...label, bytes: taken.bytes, sha256: taken.sha256 })
   }
+}
+
+/** The service's own word; it is none of the worker's last ones, which are taken from stderr. */
+function warning(line: string): TaskEventBody {
+  return { type: 'log', stream: 'STDOUT', level: 'warning', line }
 }
 
 function isReadyEvent(body: TaskEventBody): boolean {

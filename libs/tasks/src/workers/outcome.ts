@@ -7,7 +7,8 @@ import { signalOf } from './signals.ts'
 /** All that decides how an attempt ended. */
 export interface AttemptEnd {
   readonly end:
-    | { readonly kind: 'exited'; readonly exit: WorkerExit }
+    /** `cause`: the sentence that says how what the worker runs on has ended it, or has missed its end. */
+    | { readonly kind: 'exited'; readonly exit: WorkerExit; readonly cause: string | null }
     | { readonly kind: 'start-failed'; readonly failure: StartFailure }
     | { readonly kind: 'lost'; readonly detail: string }
     /** A session worker said `finish` and goes on. */
@@ -81,6 +82,11 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
           ? failed('OUT_OF_MEMORY', withLastWords(`${end.detail} ${MEMORY_HINT}`, attempt), 'out_of_memory')
           : failed('WORKER_DIED', withLastWords(end.detail, attempt), 'session_died')
     default:
+  }
+  const cause = end.kind === 'exited' ? end.cause : null
+  if (cause !== null && (finish === null || (finish.status === 'cancelled' && !attempt.cancelRequested))) {
+    const how = exitCode === null ? '' : ` Its exit code is ${exitText(exitCode).replace('code ', '')}.`
+    return failed('LOST', withLastWords(`${cause}${how}`, attempt), 'engine')
   }
   if (finish === null) {
     if (end.kind === 'lost')

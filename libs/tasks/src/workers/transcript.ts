@@ -39,6 +39,7 @@ export class Transcript {
   #signOfLife: boolean
   #text: boolean
   #finish: TaskFinish | null
+  #isSuspected = false
   #stderrCharacters = 0
 
   constructor(sink: TranscriptSink, seen: Seen) {
@@ -88,6 +89,13 @@ export class Transcript {
     if (this.#signOfLife) return
     this.#signOfLife = true
     this.#sink.onSignOfLife()
+  }
+
+  /** Some of its output may be lost; `true` where that is news. */
+  suspect(): boolean {
+    const isNews = !this.#isSuspected
+    this.#isSuspected = true
+    return isNews
   }
 
   /** Something that is kept as it is: a log line, a fault, a gap, or what a worker that comes up says. */

@@ -429,13 +429,18 @@ export class WorkerLife {
         }
         case 'gap':
           writer.aside(clock.now(), () => {
-            this.#interpreter.gap(item.detail)
+            this.#interpreter.gap(item.detail, item.certain)
+          })
+          break
+        case 'notice':
+          writer.aside(clock.now(), () => {
+            this.#interpreter.notice(item.detail)
           })
           break
         case 'end':
           this.#changeWorker({ exit: item.exit })
           await this.#endOfOutput(item.exit.finishedAt)
-          return { kind: 'exited', exit: item.exit }
+          return { kind: 'exited', exit: item.exit, cause: item.cause }
         case 'lost':
           await this.#endOfOutput(clock.now())
           return { kind: 'lost', detail: item.detail }
@@ -677,7 +682,11 @@ export class WorkerLife {
       return { kind: 'worker-ended', exit: null, detail: `Its session worker is gone: ${end.detail}` }
     const { exitCode } = end.exit
     const how = exitCode === null ? 'ended' : `exited with ${exitText(exitCode)}`
-    const why = this.#ladder.isStopping ? ` It was being ended: ${this.#retiring ?? ''}` : ''
+    const why = this.#ladder.isStopping
+      ? ` It was being ended: ${this.#retiring ?? ''}`
+      : end.cause === null
+        ? ''
+        : ` ${end.cause}`
     return {
       kind: 'worker-ended',
       exit: end.exit,
@@ -823,6 +832,7 @@ function endText(end: Exclude<End, { kind: 'detached' }>): string {
       return `It is gone: ${end.detail}`
     case 'exited': {
       const { exitCode } = end.exit
+      if (end.cause !== null) return end.cause
       return exitCode === null ? 'It ended by itself.' : `It exited by itself with ${exitText(exitCode)}.`
     }
   }

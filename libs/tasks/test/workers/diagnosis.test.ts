@@ -8,6 +8,7 @@ import type { AttemptEnd } from '../../src/workers/outcome.ts'
 const exited = (exitCode: number | null, oomKilled = false): AttemptEnd['end'] => ({
   kind: 'exited',
   exit: { exitCode, oomKilled, finishedAt: 0 },
+  cause: null,
 })
 const notStarted = (code: StartFailure['code'], message = 'It is not there.'): AttemptEnd['end'] => ({
   kind: 'start-failed',
@@ -127,6 +128,18 @@ const TABLE: readonly [what: string, Partial<AttemptEnd>, FailureCause, says: Re
     { end: exited(3), lastWords: ['boom', ' '] },
     'exited',
     /code 3; its last word was: boom/,
+  ],
+  [
+    'an engine that was stopped',
+    {
+      end: {
+        kind: 'exited',
+        exit: { exitCode: 137, oomKilled: false, finishedAt: 0 },
+        cause: 'The engine was restarted.',
+      },
+    },
+    'engine_stopped',
+    /The engine was restarted\. With live-restore/,
   ],
   ['an unknown end', { end: exited(null) }, 'exited', /said nothing on stderr/],
   ['exit 0 without a finish', { end: exited(0) }, 'no_finish', /"finish"/],

@@ -2,9 +2,14 @@ import { describe, expect, test } from 'vitest'
 import { EXAMPLE_SPEC } from '../../src/testing/index.ts'
 import { isPoisoned, outcomeOf, type AttemptEnd } from '../../src/workers/outcome.ts'
 
-const exited = (exitCode: number | null, oomKilled = false): AttemptEnd['end'] => ({
+const exited = (
+  exitCode: number | null,
+  oomKilled = false,
+  cause: string | null = null,
+): AttemptEnd['end'] => ({
   kind: 'exited',
   exit: { exitCode, oomKilled, finishedAt: 0 },
+  cause,
 })
 
 const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({
@@ -255,6 +260,32 @@ describe('how an attempt ends', () => {
       'exit 1, as a class',
       { end: exited(1) },
       { status: 'FAILED', code: 'WORKER_FAILED', failureClass: 'worker_failed' },
+    ],
+    [
+      'taken along by what it runs on',
+      { end: exited(137, false, 'The engine was stopped.') },
+      {
+        status: 'FAILED',
+        code: 'LOST',
+        exitCode: 137,
+        failureClass: 'engine',
+        reason: /^The engine was stopped. Its exit code is 137 \(SIGKILL\)/,
+      },
+    ],
+    [
+      'taken along, with a finish cancelled that nobody had asked for',
+      { end: exited(0, false, 'The engine was stopped.'), finish: { status: 'cancelled', error: null } },
+      { status: 'FAILED', code: 'LOST', failureClass: 'engine' },
+    ],
+    [
+      'taken along after its finish completed',
+      { end: exited(143, false, 'The engine was stopped.'), finish: completed },
+      { status: 'COMPLETED', exitCode: 143, reason: /Warning/ },
+    ],
+    [
+      'taken along while it was being cancelled',
+      { end: exited(143, false, 'The engine was stopped.'), stopReason: 'cancel', cancelRequested: true },
+      { status: 'CANCELLED', exitCode: 143 },
     ],
     [
       'an image that cannot be pulled, as a class',

@@ -1,0 +1,136 @@
+import {
+  BUSYBOX_IMAGE,
+  ensureTestImage,
+  privateEngineObstacle,
+  startPrivateEngine,
+  type PrivateEngine,
+} from '@gpu-service/test-engine'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import {
+  CONNECTED,
+  countingScript,
+  countingSession,
+  deltasOf,
+  FINISHED,
+  numbersTo,
+  runnerCheck,
+  script,
+} from './scripts.ts'
+import { faultsOf, TestService } from './service.ts'
+
+/** A longer outage: `ENGINE_OUTAGE_SECONDS=60 npx vitest run --root apps/api test/e2e/engine-restart.test.ts`. */
+const OUTAGE_MS = Number(process.env['ENGINE_OUTAGE_SECONDS'] ?? 10) * 1_000
+const LINES = 1_000
+const FLOOD = 100_000
+/** So many that they last longer than the outage, at 20 ms each. */
+const LASTING = OUTAGE_MS / 20 + 200
+
+/** How many numbers of 0 to `count` - 1 are missing of what is in order and without a repeat. */
+function missingOf(said: readonly string[], count: number): number {
+  const wanted = new Set(said)
+  expect(numbersTo(count).filter((number) => wanted.has(number))).toEqual(said)
+  return count - said.length
+}
+
+describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its containers', () => {
+  let engine: PrivateEngine
+  let service: TestService
+  beforeAll(async () => {
+    engine = await startPrivateEngine({ liveRestore: true })
+    await ensureTestImage(engine.dockerHost, BUSYBOX_IMAGE)
+    service = await TestService.start({
+      runner: 'docker',
+      env: { DOCKER_HOST: engine.dockerHost },
+      presets: {
+        counting: countingScript(LINES, {}, { pauseMs: 5 }),
+        numbered: countingScript(LINES, {}, { isNumbered: true, pauseMs: 5 }),
+        lasting: countingScript(LASTING, {}, { pauseMs: 20 }),
+        ending: countingScript(LINES, { retry: { on: ['engine'], backoff: '0s' } }),
+        warm: countingSession(LINES, {}, { pauseMs: 5 }),
+        flood: script(
+          `awk 'BEGIN { for (i = 0; i < ${FLOOD}; i++) printf "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"%d \\",\\"seq\\":%d}\\n", i, i + 1
+             printf "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":%d}\\n", i + 1 }'`,
+        ),
+        short: script(`${CONNECTED}; ${FINISHED}`),
+      },
+    })
+  })
+  afterAll(async () => {
+    await service[Symbol.asyncDispose]()
+    await engine[Symbol.asyncDispose]()
+  })
+
+  async function midStream(id: string): Promise<void> {
+    await service.events(id, 0, ({ __typename }) => __typename === 'TextDeltaEvent')
+  }
+
+  // Also an engine that ends in order loses a line now and then that it has read and not yet written.
+  test.each(['TERM', 'KILL'] as const)(
+    'restarted by SIG%s in mid-stream loses nothing silently',
+    async (signal) => {
+      const kinds = ['counting', 'numbered', 'warm', 'flood']
+      const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
+      await Promise.all(ids.map(midStream))
+      await engine.stop(signal)
+      await engine.start()
+      for (const [index, id] of ids.entries()) {
+        const kind = kinds[index] ?? ''
+        const events = await service.events(id)
+        expect(faultsOf(events)).toEqual([])
+        const warned = events.filter(
+          ({ level, line }) =>
+            level === 'warning' && /The Docker engine (was away|broke off)/.test(String(line)),
+        )
+        // The flood may have been over before.
+        expect(warned.length).toBeLessThanOrEqual(1)
+        if (kind !== 'flood') expect(warned).toHaveLength(1)
+        const missing = missingOf(deltasOf(events), kind === 'flood' ? FLOOD : LINES)
+        const { status, error, attempts } = await service.history(id)
+        if (kind === 'counting' || kind === 'warm') {
+          expect({ kind, status }).toEqual({ kind, status: 'COMPLETED' })
+          continue
+        }
+        // Its own count makes it exact.
+        const told = events
+          .filter(({ __typename }) => __typename === 'GapEvent')
+          .map(({ detail }) => Number(/: (\d+) of its events are missing/.exec(String(detail))?.[1]))
+        expect(told.reduce((sum, count) => sum + count, 0)).toBe(missing)
+        expect({ kind, status, code: error?.code }).toEqual(
+          missing === 0
+            ? { kind, status: 'COMPLETED', code: undefined }
+            : { kind, status: 'FAILED', code: 'OUTPUT_LOST' },
+        )
+        if (missing > 0) expect(attempts).toMatchObject([{ failureClass: 'ENGINE' }])
+      }
+    },
+  )
+
+  test(`is waited for ${OUTAGE_MS} ms`, { timeout: 60_000 + OUTAGE_MS }, async () => {
+    const running = await service.submit('lasting')
+    const ending = await service.submit('ending')
+    await Promise.all([running, ending].map(midStream))
+    await engine.stop('TERM')
+    const ids = [await service.submit('short'), await service.submit('short')]
+    await delay(OUTAGE_MS)
+    for (const id of ids) expect(['QUEUED', 'STARTING']).toContain((await service.task(id)).status)
+    expect(await service.task(running)).toMatchObject({ status: 'RUNNING' })
+    expect(await runnerCheck(service)).toMatchObject({ ok: false })
+    await engine.start()
+    for (const id of [running, ...ids])
+      expect(await service.ended(id)).toMatchObject({ status: 'COMPLETED', attempt: 1 })
+    expect(missingOf(deltasOf(await service.events(running)), LASTING)).toBeLessThan(5)
+    expect(await runnerCheck(service)).toMatchObject({ ok: true })
+
+    // What a worker says into the pipe of an engine that is not there may be gone with it.
+    const events = await service.events(ending)
+    const { status, attempts } = await service.history(ending)
+    expect(status).toBe('COMPLETED')
+    const last = events.filter(({ attempt }) => attempt === attempts.length)
+    expect(deltasOf(last)).toEqual(numbersTo(LINES))
+    const gaps = events.filter(({ __typename }) => __typename === 'GapEvent')
+    expect(gaps.map(({ attempt }) => attempt)).toEqual(attempts.length === 1 ? [] : [1])
+    if (attempts.length > 1)
+      expect(attempts[0]).toMatchObject({ error: { code: 'LOST' }, failureClass: 'ENGINE', exitCode: 0 })
+  })
+})
