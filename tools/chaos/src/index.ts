@@ -1,0 +1,1 @@
+export { type ChaosOptions, runChaos } from './chaos.ts'
