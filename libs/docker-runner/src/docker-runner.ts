@@ -53,6 +53,8 @@ export interface DockerRunnerOptions {
 /** Looks at so many containers at once. */
 const INSPECTIONS = 8
 const RECHECK_MS = 100
+/** Between the engine's refusal to start a container and the next one: it may be about to go away. */
+const ANOTHER_CONTAINER_MS = 250
 
 /** Runs workers as containers of a Docker engine (API 1.41 and up). */
 export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
@@ -174,9 +176,10 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       return environmentTooLarge(MAX_ENVIRONMENT_BYTES)
     const { folder, fresh } = await folders.prepare(order)
     await mkdir(modelsDir, { recursive: true })
+    const body = containerBody(order, installation, folder, modelsDir)
     let made: Awaited<ReturnType<typeof create>>
     try {
-      made = await create(order, containerBody(order, installation, folder, modelsDir), options)
+      made = await create(order, body, options)
     } catch (error) {
       // Whatever may have reached the engine may have made a container: only the next call can tell.
       if (!(error instanceof EngineError) || (error.away && (error.reached || !fresh))) throw error
@@ -188,14 +191,27 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     }
     let container = await inspect(order.name)
     if (made === 'created') warnOfDifferences(order.name, container)
-    if (container.phase === 'created') {
+    for (let again = false; container.phase === 'created'; again = true) {
       const failure = await begin(order, container)
-      if (failure) {
-        await removeContainer(container.id)
+      if (failure === null) {
+        container = await inspect(container.id)
+        break
+      }
+      await removeContainer(container.id)
+      // An engine that is going down refuses what it can do once it is back, and a container that it was starting then can never be started
+      // again: another one is made, once.
+      if (again || failure.code !== 'ENGINE_REFUSED') {
         await folders.remove(order.name)
         return failure
       }
-      container = await inspect(container.id)
+      logger.warn({ worker: order.name, failure }, 'the engine did not start a container; another is made')
+      await sleep(ANOTHER_CONTAINER_MS)
+      const another = await create(order, body, options)
+      if (typeof another === 'object') {
+        await folders.remove(order.name)
+        return another
+      }
+      container = await inspect(order.name)
     }
     return {
       status: 'started',

@@ -55,6 +55,35 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
       expect(await rig.containers()).toEqual([order.name])
     })
 
+    it('makes another container, where the engine cannot start the one that it was starting when it went away', async () => {
+      const order = rig.order('cat')
+      const message = Buffer.from(JSON.stringify({ message: 'task 0815: already exists' }))
+      const started: string[] = []
+      proxy.rule((line) => {
+        const id = /\/containers\/(\w+)\/start/.exec(line)?.[1]
+        if (id === undefined) return undefined
+        started.push(id)
+        if (started.length === 1) return { kind: 'refuse' }
+        return id === started[0] ? { kind: 'answer', status: 500, body: message } : undefined
+      })
+      await expect(rig.runner.start(order)).rejects.toMatchObject({ code: 'ENGINE_UNAVAILABLE' })
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+      expect(await rig.containers()).toEqual([order.name])
+      const { stdout, end } = await readOutput(rig.runner, order.name, { signal: never })
+      expect(stdout.toString()).toContain('"command":"run"')
+      expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('fails where the engine refuses the second container too, and leaves none', async () => {
+      const order = rig.order('true')
+      const message = Buffer.from(JSON.stringify({ message: 'it does not like it' }))
+      proxy.rule((line) =>
+        line.includes('/start') ? { kind: 'answer', status: 500, body: message } : undefined,
+      )
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'failed', code: 'ENGINE_REFUSED' })
+      expect(await rig.containers()).toEqual([])
+    })
+
     it('fails in time where the engine never answers', async () => {
       proxy.rule((line) => (line.includes('/containers/create') ? { kind: 'swallow' } : undefined))
       const before = performance.now()

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import Database from 'better-sqlite3'
 import { createApi } from './api.ts'
@@ -13,7 +14,7 @@ import type { Violation } from './violation.ts'
 import { STREAMS, type StreamName } from './watched-task.ts'
 
 const NETWORKS = 3
-const LANES = 6
+const LANES = 8
 /** How long after the last task something of it may still be on the engine. */
 const LEFT_MS = 60_000
 /** How many violations are told with the whole story of their task. */
@@ -33,6 +34,8 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
   const violations: Violation[] = []
   const closing = new AbortController()
   const giveUp = new AbortController()
+  // Every lane and every hand waits on them.
+  setMaxListeners(0, closing.signal, giveUp.signal)
   let stories = 0
   const onViolation = (violation: Violation, story: readonly string[] = []): void => {
     violations.push(violation)
@@ -106,8 +109,7 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
         for (const mark of marksIn(text))
           for (const violation of ledger.enter(mark, `the log of worker ${workerId}`)) onViolation(violation)
     for (const violation of ledger.missing()) onViolation(violation)
-    const { begunTwice } = await site.readMarkers()
-    for (const detail of begunTwice) onViolation({ rule: 'begun twice', taskId: null, detail })
+    for (const detail of await site.begunTwice()) onViolation({ rule: 'begun twice', taskId: null, detail })
   }
 
   const outcomes = new Map<string, number>()
@@ -165,9 +167,8 @@ async function checkLeft(
   const containers = (await site.engine?.containers()) ?? []
   for (const { name, state } of containers)
     onViolation({ rule: 'left', taskId: null, detail: `${name} is ${state} after SHUTDOWN=stop` })
-  const { alive } = await site.readMarkers()
-  for (const detail of alive)
-    onViolation({ rule: 'left', taskId: null, detail: `a worker's process: ${detail}` })
+  for (const detail of await site.liveProcesses())
+    onViolation({ rule: 'left', taskId: null, detail: `${detail} of a worker lives on` })
   const database = new Database(site.databaseFile, { readonly: true })
   const integrity = database.pragma('integrity_check', { simple: true })
   const foreignKeys = database.pragma('foreign_key_check')

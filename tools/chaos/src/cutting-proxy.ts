@@ -58,7 +58,7 @@ export async function openCuttingProxy(
   function cut(): void {
     for (const link of links) {
       broken++
-      for (const socket of link) socket.resetAndDestroy()
+      for (const socket of link) socket.destroy()
     }
     for (const socket of waiting) socket.destroy()
   }

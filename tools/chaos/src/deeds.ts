@@ -49,7 +49,7 @@ async function repeatedly(
 async function breakService(options: DeedsOptions): Promise<void> {
   const { site, timeline, onKill, onViolation } = options
   const { service } = site
-  await repeatedly(options, 'service', 6_000, async (random) => {
+  await repeatedly(options, 'service', 8_000, async (random) => {
     switch (random.weighted({ kill: 5, burst: 2, 'kill at start': 2, stop: 3, suspend: 3 })) {
       case 'kill': {
         onKill()

@@ -1,6 +1,6 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, chmod } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import {
   CHAOS_WORKER_IMAGE,
   ensureTestImage,
@@ -35,8 +35,10 @@ export interface Site extends AsyncDisposable {
   url(network: number): string
   /** A file of this name ends the tasks whose `until` it is. */
   readonly markers: string
-  /** Runs of which more than one process has begun, and processes of workers that live. */
-  readMarkers(): Promise<{ readonly begunTwice: readonly string[]; readonly alive: readonly string[] }>
+  /** Runs that have begun more than once, with the workers that began them. */
+  begunTwice(): Promise<readonly string[]>
+  /** Workers whose process lives, whatever the engine knows of it. */
+  liveProcesses(): Promise<readonly string[]>
   /** Leaves the folder where it is when the site is closed. */
   keep(): void
 }
@@ -100,16 +102,24 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     networks,
     markers,
     url: (network) => `http://127.0.0.1:${networks[network % networks.length]?.port}/graphql`,
-    async readMarkers() {
-      const begunTwice: string[] = []
-      const alive: string[] = []
+    async begunTwice() {
+      const found: string[] = []
       for (const name of await readdir(markers)) {
         const lines = (await readFile(join(markers, name), 'utf8')).trim().split('\n')
-        if (lines.length > 1) begunTwice.push(`${name}: ${lines.join(', ')}`)
-        if (runner === 'process')
-          for (const line of lines) if (await isWorker(line.split(' ')[1])) alive.push(`${name}: ${line}`)
+        if (lines.length > 1) found.push(`${name}: ${lines.join(', ')}`)
       }
-      return { begunTwice, alive }
+      return found
+    },
+    async liveProcesses() {
+      const found: string[] = []
+      for (const pid of await readdir('/proc')) {
+        const read = (name: string) => readFile(join('/proc', pid, name), 'utf8').catch(() => '')
+        if (!/^\d+$/.test(pid) || !(await read('cmdline')).includes('worker.py')) continue
+        // A container has the folder of the markers among its mounts, a process in its environment.
+        const surroundings = (await read('mountinfo')) + (await read('environ'))
+        if (surroundings.includes(basename(folder))) found.push(`process ${pid}`)
+      }
+      return found
     },
     keep() {
       isKept = true
@@ -148,10 +158,4 @@ async function openEngine(folder: string): Promise<EngineSite> {
       }))
     },
   }
-}
-
-/** Whether a process lives and is one of the chaos worker's: its number may have been given to another since. */
-async function isWorker(pid: string | undefined): Promise<boolean> {
-  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-  return commandLine.includes('worker.py')
 }
