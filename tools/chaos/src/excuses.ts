@@ -42,8 +42,6 @@ export function outcomesOf(script: Script, deeds: ReadonlySet<DeedKind>): readon
   // Paused, a worker is as silent as one that hangs.
   if (isWatched(script) && deeds.has('worker paused')) outcomes.push('TIMED_OUT SILENCE_TIMEOUT')
   if (deeds.has('engine killed')) {
-    // A container that the engine was starting when it was killed cannot be started again.
-    if (script.mode === 'one-off') outcomes.push('FAILED START_FAILED')
     // Lines that the engine had not written down are gone for ever, a finish among them.
     outcomes.push('FAILED OUTPUT_LOST')
     outcomes.push(script.mode === 'one-off' ? 'FAILED NO_FINISH' : 'TIMED_OUT RUN_TIMEOUT')
