@@ -194,7 +194,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     for (let again = false; container.phase === 'created'; again = true) {
       const failure = await begin(order, container)
       if (failure === null) {
-        container = await inspect(container.id)
+        // One that somebody has removed since was started all the same: reading it will tell that it is lost.
+        container = (await engine.inspect(container.id)) ?? container
         break
       }
       await removeContainer(container.id)

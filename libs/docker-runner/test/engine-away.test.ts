@@ -74,6 +74,17 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
       expect(end).toMatchObject({ exitCode: 0 })
     })
 
+    it('has started a worker that somebody removes at once', async () => {
+      const order = rig.order('sleep 60')
+      const message = Buffer.from(JSON.stringify({ message: 'No such container' }))
+      let started = false
+      proxy.rule((line) => {
+        if (line.includes('/start')) started = true
+        return started && line.includes('/json') ? { kind: 'answer', status: 404, body: message } : undefined
+      })
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+    })
+
     it('fails where the engine refuses the second container too, and leaves none', async () => {
       const order = rig.order('true')
       const message = Buffer.from(JSON.stringify({ message: 'it does not like it' }))

@@ -99,7 +99,7 @@ async function breakService(options: DeedsOptions): Promise<void> {
 }
 
 /** Starts it, and again where something that is broken at the moment keeps it from starting. */
-export async function startService({ site, onViolation, timeline }: DeedsOptions): Promise<void> {
+async function startService({ site, onViolation, timeline }: DeedsOptions): Promise<void> {
   const { service } = site
   for (let tries = 1; !(await service.up()); tries++) {
     const disturbed = timeline.during(Date.now(), Date.now()).some(({ kind }) => kind === 'database locked')

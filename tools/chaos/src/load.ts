@@ -56,15 +56,16 @@ export class Load {
   async lane(name: string, random: Random): Promise<void> {
     const { closing, giveUp, seed } = this.#options
     for (let n = 1; !closing.aborted; n++) {
-      await this.#task(`${seed}-${name}-${n}`, random.fork(String(n)))
+      const own = random.fork(String(n))
+      await this.run(`${seed}-${name}-${n}`, writeScript(own), own)
       if (giveUp.aborted) return
       await delay(random.wait(PAUSE_MS), undefined, { signal: closing }).catch(() => undefined)
     }
   }
 
-  async #task(key: string, random: Random): Promise<void> {
+  /** One task under this key: submits, follows, maybe cancels and at last checks it. */
+  async run(key: string, script: Script, random: Random): Promise<void> {
     const { giveUp, onViolation } = this.#options
-    const script = writeScript(random)
     try {
       const task = await this.#submit(key, script)
       if (task === null) return

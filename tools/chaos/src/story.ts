@@ -84,6 +84,7 @@ function checkNumbers({ task, events }: Story, fault: Fault): void {
 }
 
 function checkStates({ task, events }: Story, fault: Fault): void {
+  if (events[0]?.taskStatus !== 'QUEUED') fault('states', 'it does not begin with QUEUED')
   const finals = events.filter(({ taskStatus }) => taskStatus !== undefined && FINAL.includes(taskStatus))
   if (finals.length !== 1) fault('final', `${finals.length} final states`)
   if (finals[0] === undefined || finals[0] !== events.at(-1))
@@ -93,8 +94,13 @@ function checkStates({ task, events }: Story, fault: Fault): void {
   task.attempts.forEach(({ attempt, status, finishedAt }, index) => {
     if (attempt !== index + 1) fault('attempts', `attempt ${index + 1} bears the number ${attempt}`)
     if (status === null || finishedAt === null) fault('attempts', `attempt ${attempt} has no end`)
-    const running = events.filter((event) => event.attempt === attempt && event.taskStatus === 'RUNNING')
-    if (running.length > 1) fault('attempts', `attempt ${attempt} became RUNNING ${running.length} times`)
+    for (const [name, least] of [
+      ['STARTING', 1],
+      ['RUNNING', status === 'COMPLETED' ? 1 : 0],
+    ] as const) {
+      const { length } = events.filter((event) => event.attempt === attempt && event.taskStatus === name)
+      if (length < least || length > 1) fault('states', `attempt ${attempt} became ${name} ${length} times`)
+    }
   })
 }
 
@@ -115,6 +121,8 @@ function checkCompleted({ task, events }: Story, fault: Fault): void {
   const own = events.filter(({ attempt }) => attempt === task.attempt)
   const named = (name: string): SeenEvent[] => own.filter(({ __typename }) => __typename === name)
   if (named('GapEvent').length > 0) fault('gap', 'COMPLETED though some of its output is lost')
+  if (!named('ResultEvent').some(({ value }) => totalsOf(value) !== null))
+    fault('lost', 'COMPLETED without the totals of its worker')
   if (named('FinishEvent').length !== 1) fault('finish', `${named('FinishEvent').length} finish events`)
   const text = named('TextDeltaEvent')
     .map(({ delta }) => String(delta))

@@ -18,7 +18,8 @@ export class WatchedTask {
   /** Its worker has said its totals: what follows is the end. */
   readonly atTheEnd: Promise<void>
   #reachEnd: () => void = () => undefined
-  readonly #heardAt = { o: 0, e: 0 }
+  /** When the last line of each stream came, in milliseconds since 1970. */
+  readonly heardAt = { o: 0, e: 0 }
 
   constructor(id: string, script: Script) {
     this.id = id
@@ -32,7 +33,7 @@ export class WatchedTask {
     for (const event of events) {
       this.lastSeq = event.seq
       this.attempt = Math.max(this.attempt, event.attempt)
-      for (const { stream } of marksOf(event)) this.#heardAt[stream] = Date.now()
+      for (const { stream } of marksOf(event)) this.heardAt[stream] = Date.now()
       if (event.__typename === 'ResultEvent') this.#reachEnd()
     }
   }
@@ -42,8 +43,8 @@ export class WatchedTask {
     const { mode } = this.script
     const since = Date.now() - LIVE_MS
     const streams: StreamName[] = []
-    if (this.#heardAt.o > since) streams.push(`${mode} stdout`)
-    if (this.#heardAt.e > since) streams.push(`${mode} stderr`)
+    if (this.heardAt.o > since) streams.push(`${mode} stdout`)
+    if (this.heardAt.e > since) streams.push(`${mode} stderr`)
     return streams
   }
 }
