@@ -94,14 +94,17 @@ function checkStates({ task, events }: Story, fault: Fault): void {
   task.attempts.forEach(({ attempt, status, finishedAt }, index) => {
     if (attempt !== index + 1) fault('attempts', `attempt ${index + 1} bears the number ${attempt}`)
     if (status === null || finishedAt === null) fault('attempts', `attempt ${attempt} has no end`)
-    for (const [name, least] of [
-      ['STARTING', 1],
-      ['RUNNING', status === 'COMPLETED' ? 1 : 0],
-    ] as const) {
-      const { length } = events.filter((event) => event.attempt === attempt && event.taskStatus === name)
-      if (length < least || length > 1) fault('states', `attempt ${attempt} became ${name} ${length} times`)
-    }
+    const isRun = status === 'COMPLETED'
+    if (isRun && !events.some((event) => event.attempt === attempt && event.taskStatus === 'RUNNING'))
+      fault('states', `attempt ${attempt} became COMPLETED without RUNNING`)
+    if (!events.some((event) => event.attempt === attempt && event.taskStatus === 'STARTING'))
+      fault('states', `attempt ${attempt} ended without STARTING`)
   })
+  const became = events.flatMap(({ attempt, taskStatus }) =>
+    taskStatus === undefined ? [] : [`attempt ${attempt} became ${taskStatus}`],
+  )
+  const again = became.find((each, index) => became.indexOf(each) !== index)
+  if (again !== undefined) fault('states', `${again} more than once`)
 }
 
 function checkOutcome({ task, outcomes, cancelAsked }: Story, fault: Fault): void {
@@ -121,8 +124,9 @@ function checkCompleted({ task, events }: Story, fault: Fault): void {
   const own = events.filter(({ attempt }) => attempt === task.attempt)
   const named = (name: string): SeenEvent[] => own.filter(({ __typename }) => __typename === name)
   if (named('GapEvent').length > 0) fault('gap', 'COMPLETED though some of its output is lost')
-  if (!named('ResultEvent').some(({ value }) => totalsOf(value) !== null))
-    fault('lost', 'COMPLETED without the totals of its worker')
+  const totals = named('ResultEvent').filter(({ value }) => totalsOf(value) !== null)
+  if (totals.length === 0) fault('lost', 'COMPLETED without the totals of its worker')
+  if (totals.length > 1) fault('repeated', `the totals of its worker ${totals.length} times`)
   if (named('FinishEvent').length !== 1) fault('finish', `${named('FinishEvent').length} finish events`)
   const text = named('TextDeltaEvent')
     .map(({ delta }) => String(delta))
