@@ -63,22 +63,24 @@ export class Load {
     }
   }
 
-  /** One task under this key: submits, follows, maybe cancels and at last checks it. */
-  async run(key: string, script: Script, random: Random): Promise<void> {
+  /** One task under this key: submits, follows, maybe cancels and at last checks it. Gives its outcome; `null`: it was not to be had. */
+  async run(key: string, script: Script, random: Random): Promise<string | null> {
     const { giveUp, onViolation } = this.#options
     try {
       const task = await this.#submit(key, script)
-      if (task === null) return
+      if (task === null) return null
       this.live.set(task.id, task)
       try {
         await this.#watch(task, random)
       } finally {
         this.live.delete(task.id)
       }
+      return this.told.get(task.id)?.outcome ?? null
     } catch (error) {
-      if (giveUp.aborted) return
+      if (giveUp.aborted) return null
       const detail = error instanceof Error ? `${error.name} ${error.message}` : String(error)
       onViolation({ rule: 'client', taskId: null, detail: `${key}: ${detail}` })
+      return null
     }
   }
 

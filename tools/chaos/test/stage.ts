@@ -20,8 +20,8 @@ export interface Stage extends AsyncDisposable {
   readonly timeline: Timeline
   readonly load: Load
   readonly violations: readonly Violation[]
-  /** Submits and follows a task; resolves when it has ended and was checked. */
-  run(name: string, script: Partial<Script>): Promise<void>
+  /** Submits and follows a task to its end and checks it; gives its outcome. */
+  run(name: string, script: Partial<Script>): Promise<string | null>
   /** Ends the tasks that go on `until` there is a file of this name. */
   release(name: string): Promise<void>
   /** Closes the books over all lines of all tasks, and ends the service with all that is left of it. */
