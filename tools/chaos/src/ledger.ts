@@ -23,6 +23,8 @@ interface Seen {
 export class Ledger {
   readonly #seen = new Map<string, Seen>()
   readonly #runs: RunFacts[] = []
+  /** Of which every line has come: each further one is one too many. */
+  readonly #complete = new Set<string>()
   #lines = 0
 
   /** How many lines are in the books. */
@@ -33,6 +35,10 @@ export class Ledger {
   /** Enters a line; gives what is wrong with it. */
   enter({ runId, stream, number }: Mark, where: string): Violation[] {
     const key = `${stream} ${runId}`
+    if (this.#complete.has(runId))
+      return [
+        { rule: 'repeated', taskId: taskOf(runId), detail: `line ${number} of ${key} again in ${where}` },
+      ]
     const seen = this.#seen.get(key) ?? { numbers: new Set(), most: 0 }
     this.#seen.set(key, seen)
     this.#lines++
@@ -47,7 +53,19 @@ export class Ledger {
 
   /** A run whose lines have to be in the books by the end. */
   expect(facts: RunFacts): void {
-    this.#runs.push(facts)
+    const { runId, totals } = facts
+    const isComplete = (stream: 'o' | 'e'): boolean => {
+      const seen = this.#seen.get(`${stream} ${runId}`)
+      return (
+        totals !== null &&
+        (seen?.numbers.size ?? 0) === totals[stream] &&
+        (seen?.most ?? 0) === totals[stream]
+      )
+    }
+    if (isComplete('o') && isComplete('e')) {
+      this.#complete.add(runId)
+      for (const stream of ['o', 'e']) this.#seen.delete(`${stream} ${runId}`)
+    } else this.#runs.push(facts)
   }
 
   /** What is missing, once everything that was told is in the books. */

@@ -236,6 +236,12 @@ test('lines that stand beside their task are counted once, wherever they stand',
 test('a line that no worker has printed is caught', () => {
   const ledger = new Ledger()
   checkStory(storyOf(WHOLE), ledger)
-  ledger.enter({ runId: RUN, stream: 'o', number: 99 }, 'nowhere')
-  expect(ledger.missing()).toMatchObject([{ rule: 'invented' }])
+  expect(ledger.enter({ runId: RUN, stream: 'o', number: 99 }, 'nowhere')).toMatchObject([
+    { rule: 'repeated' },
+  ])
+  const story = storyOf(WHOLE.filter((_, index) => index !== 14))
+  const books = new Ledger()
+  checkStory(story, books)
+  books.enter({ runId: RUN, stream: 'o', number: 99 }, 'nowhere')
+  expect(books.missing()).toMatchObject([{ rule: 'invented' }, { rule: 'lost' }])
 })
