@@ -21,7 +21,7 @@ import { containerBody, INSIDE, LABELS, LOG } from './container.ts'
 import { type ContainerInfo, stateOf } from './container-info.ts'
 import { createCredentials, defaultCredentialsFile } from './credentials.ts'
 import { connectDocker, createEngine, EngineError, runnerError } from './engine.ts'
-import { commandNotFound, environmentTooLarge, failureOf, startAbandoned } from './failures.ts'
+import { commandNotFound, environmentTooLarge, failureOf, startAbandoned, startLost } from './failures.ts'
 import { createFolders } from './folders.ts'
 import { createImages } from './images.ts'
 import { readOutput } from './output.ts'
@@ -53,8 +53,6 @@ export interface DockerRunnerOptions {
 /** Looks at so many containers at once. */
 const INSPECTIONS = 8
 const RECHECK_MS = 100
-/** Between the engine's refusal to start a container and the next one: it may be about to go away. */
-const ANOTHER_CONTAINER_MS = 250
 
 /** Runs workers as containers of a Docker engine (API 1.41 and up). */
 export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
@@ -75,7 +73,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     body: object,
     options: StartOptions,
   ): Promise<'created' | 'exists' | StartFailure> {
-    for (let again = false; ; again = true) {
+    const deadline = performance.now() + callTimeoutMs
+    for (let mayEnsure = true; ;) {
       try {
         await engine.call('POST', '/containers/create', {
           query: { name: order.name },
@@ -86,8 +85,14 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       } catch (error) {
         if (!(error instanceof EngineError)) throw error
         // Looked up also for other refusals: a worker may outlive its image.
-        if (error.status === 409 || (!error.away && (await engine.inspect(order.name)))) return 'exists'
-        if (error.status !== 404 || again) throw error
+        if (!error.away && (await engine.inspect(order.name))) return 'exists'
+        if (error.status === 409 && performance.now() < deadline) {
+          // An earlier call, maybe of an earlier process, is just making it.
+          await sleep(RECHECK_MS)
+          continue
+        }
+        if (error.status !== 404 || !mayEnsure) throw error
+        mayEnsure = false
         const failure = await images.ensure(order.spec.image, order.spec.pull, options)
         if (failure) return failure
       }
@@ -176,10 +181,9 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       return environmentTooLarge(MAX_ENVIRONMENT_BYTES)
     const { folder, fresh } = await folders.prepare(order)
     await mkdir(modelsDir, { recursive: true })
-    const body = containerBody(order, installation, folder, modelsDir)
     let made: Awaited<ReturnType<typeof create>>
     try {
-      made = await create(order, body, options)
+      made = await create(order, containerBody(order, installation, folder, modelsDir), options)
     } catch (error) {
       // Whatever may have reached the engine may have made a container: only the next call can tell.
       if (!(error instanceof EngineError) || (error.away && (error.reached || !fresh))) throw error
@@ -191,28 +195,17 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     }
     let container = await inspect(order.name)
     if (made === 'created') warnOfDifferences(order.name, container)
-    for (let again = false; container.phase === 'created'; again = true) {
+    if (container.phase === 'created') {
       const failure = await begin(order, container)
-      if (failure === null) {
-        // One that somebody has removed since was started all the same: reading it will tell that it is lost.
-        container = (await engine.inspect(container.id)) ?? container
-        break
-      }
-      await removeContainer(container.id)
-      // An engine that is going down refuses what it can do once it is back, and a container that it was starting then can never be started
-      // again: another one is made, once.
-      if (again || failure.code !== 'ENGINE_REFUSED') {
+      if (failure) {
+        await removeContainer(container.id)
         await folders.remove(order.name)
-        return failure
+        // A container that the engine was starting when it went away can never be started again, but its program may have begun: no
+        // second container of the name is made.
+        return made === 'exists' && failure.code === 'ENGINE_REFUSED' ? startLost(failure) : failure
       }
-      logger.warn({ worker: order.name, failure }, 'the engine did not start a container; another is made')
-      await sleep(ANOTHER_CONTAINER_MS)
-      const another = await create(order, body, options)
-      if (typeof another === 'object') {
-        await folders.remove(order.name)
-        return another
-      }
-      container = await inspect(order.name)
+      // One that somebody has removed since was started all the same: reading it will tell that it is lost.
+      container = (await engine.inspect(container.id)) ?? container
     }
     return {
       status: 'started',
