@@ -51,8 +51,17 @@ export async function leftOn(site: Site, api: Api): Promise<readonly string[]> {
     .map(({ name, state }) => `${name} is ${state}`)
 }
 
-/** Nothing is left on the engine but warm sessions, and after `SHUTDOWN=stop` nothing at all; the database is whole. Ends the service. */
-export async function checkLeft({ site, api, onViolation }: Aftermath): Promise<void> {
+/**
+ * Nothing is left on the engine but warm sessions, and after `SHUTDOWN=stop` nothing at all; the database is whole. Ends the service.
+ * @param isEngineEnded The engine was ended at some time.
+ * @returns How many processes of workers live that the engine knows nothing of.
+ */
+export async function checkLeft({
+  site,
+  api,
+  isEngineEnded,
+  onViolation,
+}: Aftermath & { readonly isEngineEnded: boolean }): Promise<number> {
   const { service, engine, databaseFile } = site
   const fault = (rule: string, detail: string): void => {
     onViolation({ rule, taskId: null, detail })
@@ -70,7 +79,9 @@ export async function checkLeft({ site, api, onViolation }: Aftermath): Promise<
   await service.down('SIGTERM')
   for (const { name, state } of (await engine?.containers()) ?? [])
     fault('left', `${name} is ${state} after SHUTDOWN=stop`)
-  for (const detail of await site.liveProcesses()) fault('left', `${detail} of a worker lives on`)
+  const orphans = await site.liveProcesses()
+  // What an engine has started in the moment in which it was ended it knows nothing of afterwards, and nobody else can end it.
+  if (!isEngineEnded) for (const detail of orphans) fault('left', `${detail} of a worker lives on`)
 
   const database = new Database(databaseFile, { readonly: true })
   const integrity = database.pragma('integrity_check', { simple: true })
@@ -78,4 +89,5 @@ export async function checkLeft({ site, api, onViolation }: Aftermath): Promise<
   database.close()
   if (integrity !== 'ok' || !Array.isArray(foreignKeys) || foreignKeys.length > 0)
     fault('database', JSON.stringify({ integrity, foreignKeys }))
+  return orphans.length
 }

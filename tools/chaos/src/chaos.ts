@@ -56,6 +56,7 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
     closing: closing.signal,
     giveUp: giveUp.signal,
   })
+  let orphans = 0
   const hits = new Map<StreamName, number>()
   const random = new Random(seed)
   const onKill = (): void => {
@@ -81,7 +82,8 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
     clearTimeout(timer)
     await Promise.all(lanes)
     await checkBooks({ site, load, api, ledger, seed, onViolation })
-    await checkLeft({ site, api, onViolation })
+    const isEngineEnded = timeline.count('engine killed') + timeline.count('engine stopped') > 0
+    orphans = await checkLeft({ site, api, isEngineEnded, onViolation })
   } finally {
     clearInterval(progress)
     giveUp.abort()
@@ -105,7 +107,7 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
   print(`checked              ${events} events, ${ledger.lines} lines of workers`)
   print(`answers of a service in trouble ${list(trouble) || 'none'}`)
   print(
-    `lost ${broken('lost')}, repeated ${broken('repeated')}, stuck ${broken('stuck')}, containers left ${broken('left')}, all violations ${violations.length}`,
+    `lost ${broken('lost')}, repeated ${broken('repeated')}, stuck ${broken('stuck')}, containers left ${broken('left')}, processes that the engine has forgotten ${orphans}, all violations ${violations.length}`,
   )
   if (violations.length === 0) return true
   site.keep()

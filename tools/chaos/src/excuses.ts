@@ -5,15 +5,17 @@ import type { DeedKind, Timeline } from './timeline.ts'
 
 /** What an end that is seen late may have been done to before. */
 const AFTER_MS = 3_000
-/** A worker that was paused by hand for so long was silent for its preset. */
 const ENDED_BY_HAND: readonly DeedKind[] = ['worker killed', 'worker removed', 'worker stopped']
+const ENGINE_AWAY: readonly DeedKind[] = ['engine stopped', 'engine killed']
+
+export interface TaskExcuses extends Excuses {
+  /** What was done to it, or to all, while it lived. */
+  readonly deeds: ReadonlySet<DeedKind>
+}
 
 /** What was done to a task while it lived. */
-export function excusesOf(
-  task: SeenTask,
-  timeline: Timeline,
-): Excuses & { readonly deeds: ReadonlySet<DeedKind> } {
-  const end = task.finishedAt === null ? Date.now() : Date.parse(task.finishedAt)
+export function excusesOf(task: SeenTask, timeline: Timeline): TaskExcuses {
+  const end = endOf(task.finishedAt)
   const workers = new Set(task.attempts.map(({ workerId }) => workerId))
   const own = timeline
     .during(Date.parse(task.createdAt), end + AFTER_MS)
@@ -21,27 +23,37 @@ export function excusesOf(
   const deeds = new Set(own.map(({ kind }) => kind))
   return {
     engineKilled: deeds.has('engine killed'),
+    engineAwayAtEnd: task.attempts.some(({ finishedAt }) => {
+      const at = endOf(finishedAt)
+      return timeline.during(at - AFTER_MS, at + AFTER_MS).some(({ kind }) => ENGINE_AWAY.includes(kind))
+    }),
     workerEnded: ENDED_BY_HAND.some((kind) => deeds.has(kind)),
     deeds,
   }
 }
 
+function endOf(finishedAt: string | null): number {
+  return finishedAt === null ? Date.now() : Date.parse(finishedAt)
+}
+
 /**
  * How a task may end, given what was done to it: as its script has it, or in a way that is the deed's own. Kills of the service, a network
- * that breaks, a database that is locked and an engine that is away excuse nothing.
+ * that breaks, a database that is locked and an engine that hangs excuse nothing; an engine that was away only where it missed the
+ * worker's end.
  */
-export function outcomesOf(script: Script, deeds: ReadonlySet<DeedKind>): readonly string[] {
+export function outcomesOf(script: Script, { deeds, ...excuses }: TaskExcuses): readonly string[] {
   const outcomes = [script.outcome]
-  // What a session loses is tried again.
   if (script.mode === 'one-off') {
-    if (ENDED_BY_HAND.some((kind) => deeds.has(kind))) outcomes.push('FAILED WORKER_FAILED', 'FAILED LOST')
-    // Who ran out of memory is the engine's to tell.
-    if (script.preset === 'small' && (deeds.has('engine stopped') || deeds.has('engine killed')))
-      outcomes.push('FAILED WORKER_FAILED')
+    // What a session loses is tried again.
+    if (excuses.workerEnded) outcomes.push('FAILED WORKER_FAILED', 'FAILED LOST')
+    // Who ran out of memory is the engine's to tell, and it is told late.
+    if (script.preset === 'small') outcomes.push('FAILED WORKER_FAILED')
+    // What a worker says at its end while nobody is there to write it down is gone, its finish too.
+    if (excuses.engineAwayAtEnd) outcomes.push('FAILED OUTPUT_LOST', 'FAILED NO_FINISH', 'FAILED LOST')
   }
   // Paused, a worker is as silent as one that hangs.
   if (isWatched(script) && deeds.has('worker paused')) outcomes.push('TIMED_OUT SILENCE_TIMEOUT')
-  if (deeds.has('engine killed')) {
+  if (excuses.engineKilled) {
     // Lines that the engine had not written down are gone for ever, a finish among them.
     outcomes.push('FAILED OUTPUT_LOST')
     outcomes.push(script.mode === 'one-off' ? 'FAILED NO_FINISH' : 'TIMED_OUT RUN_TIMEOUT')

@@ -178,8 +178,8 @@ export class Load {
     const { timeline, ledger, onViolation } = this.#options
     const { script, id } = watched
     const { task, events } = await this.read(id)
-    const { deeds, ...excuses } = excusesOf(task, timeline)
-    const outcomes = outcomesOf(script, deeds)
+    const excuses = excusesOf(task, timeline)
+    const outcomes = outcomesOf(script, excuses)
     const story = { task, events, transcripts, outcomes, cancelAsked, isCounted: isCounted(script), excuses }
     const violations = isStuck
       ? [{ rule: 'stuck', taskId: id, detail: `${Date.now() - watched.submittedAt} ms after its submission` }]
@@ -206,7 +206,7 @@ export class Load {
   #tell({ script }: WatchedTask, task: SeenTask, events: readonly SeenEvent[]): readonly string[] {
     return [
       `script ${JSON.stringify(script)}`,
-      `task ${JSON.stringify(task)}`,
+      `task ${JSON.stringify({ ...task, text: undefined })}`,
       ...events.map((event) => JSON.stringify(event).slice(0, 300)),
       ...this.#options.timeline.lines(
         Date.parse(task.createdAt),

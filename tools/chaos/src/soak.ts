@@ -65,7 +65,9 @@ export async function runSoak({ minutes, seed, runner, print }: SoakOptions): Pr
     await work('load', minutes * 60_000 - warmUpMs, taken, from)
     quiet = [before, await quietSample(site, api, inspector, from)]
     samples = taken
-    await checkLeft({ site, api, onViolation })
+    // A process that is being inspected does not exit.
+    inspector[Symbol.dispose]()
+    await checkLeft({ site, api, isEngineEnded: false, onViolation })
   } finally {
     giveUp.abort()
   }

@@ -14,6 +14,8 @@ export interface TakenDown {
 export interface Excuses {
   /** The engine was killed while it ran: lines that it had not written down yet are gone. */
   readonly engineKilled: boolean
+  /** The engine was away as one of its workers ended: what that has said at last is gone. */
+  readonly engineAwayAtEnd: boolean
   /** Its worker was ended by somebody else: what was not read by then may be gone. */
   readonly workerEnded: boolean
 }
@@ -150,7 +152,7 @@ function factsOf({ task, events, isCounted, excuses }: Story, attempt: number) {
       // What is behind the last line that was read cannot be missed; in the middle a loss needs a word.
       o: isTold || (excuses.engineKilled && !isCounted),
       // Nothing is numbered on stderr.
-      e: isTold || excuses.engineKilled || excuses.workerEnded,
+      e: isTold || excuses.engineKilled || excuses.engineAwayAtEnd || excuses.workerEnded,
     },
   }
 }

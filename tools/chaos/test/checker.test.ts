@@ -79,7 +79,7 @@ function storyOf(bodies: readonly Body[], more: Partial<Story> = {}, task: Parti
     outcomes: ['COMPLETED'],
     cancelAsked: false,
     isCounted: true,
-    excuses: { engineKilled: false, workerEnded: false },
+    excuses: { engineKilled: false, engineAwayAtEnd: false, workerEnded: false },
     ...more,
   }
 }
@@ -208,7 +208,7 @@ describe('what is lost', () => {
   })
 
   test('on stdout is not excused by a killed engine where the events are numbered, on stderr it is', () => {
-    const excuses = { engineKilled: true, workerEnded: false }
+    const excuses = { engineKilled: true, engineAwayAtEnd: false, workerEnded: false }
     expect(rulesOf(storyOf(holed, { excuses }))).toEqual(['lost'])
     expect(rulesOf(storyOf(holed, { excuses, isCounted: false }))).toEqual([])
     expect(

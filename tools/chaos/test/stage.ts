@@ -56,7 +56,7 @@ export async function openStage(): Promise<Stage> {
     release: (name) => writeFile(join(site.markers, name), ''),
     async close() {
       await checkBooks({ load, api, ledger, seed, site, onViolation })
-      await checkLeft({ site, api, onViolation })
+      await checkLeft({ site, api, isEngineEnded: true, onViolation })
     },
     async [Symbol.asyncDispose]() {
       for (const subscriber of subscribers) await subscriber[Symbol.asyncDispose]()
