@@ -30,6 +30,7 @@ import {
   nameTaken,
   otherLog,
   startAbandoned,
+  startLost,
 } from './failures.ts'
 import { createFolders } from './folders.ts'
 import { engineHealth } from './health.ts'
@@ -83,7 +84,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     body: object,
     options: StartOptions,
   ): Promise<'created' | 'exists' | StartFailure> {
-    for (let again = false; ; again = true) {
+    const deadline = performance.now() + callTimeoutMs
+    for (let mayEnsure = true; ;) {
       try {
         await engine.call('POST', '/containers/create', {
           query: { name: order.name },
@@ -94,8 +96,17 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       } catch (error) {
         if (!(error instanceof EngineError)) throw error
         // Looked up also for other refusals: a worker may outlive its image.
-        if (error.status === 409 || (!error.away && (await containers.find(order.name)))) return 'exists'
-        if (error.status !== 404 || again) throw error
+        if (!error.away && (await containers.find(order.name))) return 'exists'
+        if (error.status === 409) {
+          // Somebody else's, as the caller finds out.
+          if (await engine.inspect(order.name)) return 'exists'
+          if (performance.now() > deadline) throw error
+          // An earlier call, maybe of an earlier process, is just making it.
+          await sleep(RECHECK_MS)
+          continue
+        }
+        if (error.status !== 404 || !mayEnsure) throw error
+        mayEnsure = false
         const failure = await images.ensure(order.spec.image, order.spec.pull, options)
         if (failure) return failure
       }
@@ -191,8 +202,11 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       if (failure) {
         await removeContainer(container.id)
         await folders.remove(order.name)
-        return failure
+        // A container that the engine was starting when it went away can never be started again, but its program may have begun: no
+        // second container of the name is made.
+        return made === 'exists' && failure.code === 'ENGINE_REFUSED' ? startLost(failure) : failure
       }
+      // One that somebody has removed since was started all the same: reading it will tell that it is lost.
       container = (await engine.inspect(container.id)) ?? container
     }
     return {

@@ -102,6 +102,15 @@ export function startAbandoned(): StartFailure {
   }
 }
 
+export function startLost({ message }: StartFailure): StartFailure {
+  return {
+    status: 'failed',
+    code: 'START_LOST',
+    message: `The Docker engine went away while it started the worker, and cannot start it any more: ${message}.`,
+    hint: '',
+  }
+}
+
 export function commandNotFound(problem: string): StartFailure {
   return {
     status: 'failed',

@@ -55,6 +55,43 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
       expect(await rig.containers()).toEqual([order.name])
     })
 
+    it('waits for the container that an earlier call is just making', async () => {
+      const order = rig.order('true')
+      const message = Buffer.from(JSON.stringify({ message: 'Conflict. The name is already in use.' }))
+      let creations = 0
+      proxy.rule((line) =>
+        line.includes('/containers/create') && creations++ < 2
+          ? { kind: 'answer', status: 409, body: message }
+          : undefined,
+      )
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+      expect(creations).toBe(3)
+    })
+
+    it('is lost, where the engine cannot start the container any more that it was starting when it went away', async () => {
+      const order = rig.order('cat')
+      const message = Buffer.from(JSON.stringify({ message: 'task 0815: already exists' }))
+      let starts = 0
+      proxy.rule((line) => {
+        if (!line.includes('/start')) return undefined
+        return starts++ === 0 ? { kind: 'refuse' } : { kind: 'answer', status: 500, body: message }
+      })
+      await expect(rig.runner.start(order)).rejects.toMatchObject({ code: 'ENGINE_UNAVAILABLE' })
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'failed', code: 'START_LOST' })
+      expect(await rig.containers()).toEqual([])
+    })
+
+    it('has started a worker that somebody removes at once', async () => {
+      const order = rig.order('sleep 60')
+      const message = Buffer.from(JSON.stringify({ message: 'No such container' }))
+      let started = false
+      proxy.rule((line) => {
+        if (line.includes('/start')) started = true
+        return started && line.includes('/json') ? { kind: 'answer', status: 404, body: message } : undefined
+      })
+      expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
+    })
+
     it('fails in time where the engine never answers', async () => {
       proxy.rule((line) => (line.includes('/containers/create') ? { kind: 'swallow' } : undefined))
       const before = performance.now()

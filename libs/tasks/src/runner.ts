@@ -49,6 +49,8 @@ export interface StartFailure {
     | 'GPU_UNAVAILABLE'
     | 'ENGINE_REFUSED'
     | 'ENGINE_UNAVAILABLE'
+    /** The neighbour went away in the middle of the start and cannot go on with it; whether the worker has begun is not known. */
+    | 'START_LOST'
     | 'NO_LOCAL_COMMAND'
     /** The signal of the start was aborted before there was a worker. */
     | 'START_ABANDONED'

@@ -16,11 +16,13 @@ export const BUSYBOX_IMAGE = 'busybox:test'
 export const BASE_IMAGE = 'python:3.11-slim'
 export const LOADING_WORKER_IMAGE = 'loading-worker:latest'
 export const SESSION_WORKER_IMAGE = 'session-worker:latest'
+export const CHAOS_WORKER_IMAGE = 'chaos-worker:latest'
 
 /** The worker packages that tests use. */
 const WORKER_FOLDERS = {
   [LOADING_WORKER_IMAGE]: 'workers/test/loading-worker',
   [SESSION_WORKER_IMAGE]: 'workers/test/session-worker',
+  [CHAOS_WORKER_IMAGE]: 'workers/test/chaos-worker',
 } as const
 
 export type TestImage = typeof BUSYBOX_IMAGE | typeof BASE_IMAGE | keyof typeof WORKER_FOLDERS
@@ -37,6 +39,7 @@ export async function ensureTestImage(dockerHost: string, image: TestImage): Pro
       return
     case LOADING_WORKER_IMAGE:
     case SESSION_WORKER_IMAGE:
+    case CHAOS_WORKER_IMAGE:
       await runTool(dockerHost, ['worker-image.mjs', join(ROOT, WORKER_FOLDERS[image]), image])
   }
 }

@@ -3,6 +3,7 @@ export { type OpenTestEngine, type TestEngine, isEngineShared, openTestEngine, t
 export {
   BASE_IMAGE,
   BUSYBOX_IMAGE,
+  CHAOS_WORKER_IMAGE,
   LOADING_WORKER_IMAGE,
   SESSION_WORKER_IMAGE,
   type TestImage,

@@ -1,6 +1,6 @@
 import type { Task, TaskId } from '@gpu-service/tasks'
 import { describe, expect, test } from 'vitest'
-import { eventually, NO_GPU, oneOff, onlyTask, Stage } from './stage.ts'
+import { eventually, NO_GPU, oneOff, onlyTask, session, Stage } from './stage.ts'
 
 const plain = (runMs: number, ids: readonly string[] | null = null) => {
   const spec = oneOff('plain', { timeouts: { runMs } })
@@ -95,5 +95,23 @@ describe('another attempt', () => {
     expect(stage.runner.starts).toHaveLength(1)
     stage.clock.advance(1)
     expect((await stage.worker(2)).order.run?.runId).toBe(`${id}.2`)
+  })
+
+  test.each([
+    oneOff('plain', { gpus: NO_GPU }),
+    session('plain', { gpus: NO_GPU, retry: { maxAttempts: 1 } }),
+  ])('follows a start that was lost with the engine, whatever the preset says of retries', async (preset) => {
+    await using stage = await Stage.open({ presets: [preset] })
+    const held = stage.runner.holdStart()
+    const id = await stage.submit('plain')
+    await held.reached
+    held.refuse({ status: 'failed', code: 'START_LOST', message: 'It went away.', hint: '' })
+    await eventually(async () => {
+      expect(await stage.task(id)).toMatchObject({ status: 'STARTING', attempt: 2 })
+    })
+    const [first, second] = stage.runner.starts
+    expect(first?.name).not.toBe(second?.name)
+    const status = await stage.statuses(id)
+    expect(status).toEqual(['QUEUED', 'STARTING', 'QUEUED', 'STARTING'])
   })
 })

@@ -64,6 +64,8 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
   switch (end.kind) {
     case 'start-failed': {
       const { code, message, hint } = end.failure
+      // Nobody's failure: the task goes to another worker.
+      if (code === 'START_LOST') return failed('START_FAILED', `${message} ${hint}`.trim(), 'unacknowledged')
       const isEngine = code === 'ENGINE_REFUSED' || code === 'PULL_FAILED' || code === 'GPU_UNAVAILABLE'
       return failed(
         code === 'ENGINE_REFUSED' ? 'START_FAILED' : code,

@@ -170,6 +170,16 @@ describe('how an attempt ends', () => {
       { status: 'FAILED', code: 'START_FAILED', reason: /^No space\.$/ },
     ],
     [
+      'a start that was lost with the engine that was at it',
+      {
+        end: {
+          kind: 'start-failed',
+          failure: { status: 'failed', code: 'START_LOST', message: 'It went away.', hint: '' },
+        },
+      },
+      { status: 'FAILED', code: 'START_FAILED', reason: /^It went away\.$/ },
+    ],
+    [
       'a start that failed after a cancel',
       {
         end: {

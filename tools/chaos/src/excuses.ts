@@ -1,0 +1,67 @@
+import type { SeenTask } from './api.ts'
+import type { Script } from './script.ts'
+import type { Excuses } from './story.ts'
+import type { DeedKind, Timeline } from './timeline.ts'
+
+/** What an end that is seen late may have been done to before. */
+const AFTER_MS = 3_000
+const ENDED_BY_HAND: readonly DeedKind[] = ['worker killed', 'worker removed', 'worker stopped']
+const ENGINE_AWAY: readonly DeedKind[] = ['engine stopped', 'engine killed']
+
+export interface TaskExcuses extends Excuses {
+  /** What was done to it, or to all, while it lived. */
+  readonly deeds: ReadonlySet<DeedKind>
+}
+
+/** What was done to a task while it lived. */
+export function excusesOf(task: SeenTask, timeline: Timeline): TaskExcuses {
+  const end = endOf(task.finishedAt)
+  const workers = new Set(task.attempts.map(({ workerId }) => workerId))
+  const own = timeline
+    .during(Date.parse(task.createdAt), end + AFTER_MS)
+    .filter(({ workerId }) => workerId === null || workers.has(workerId))
+  const deeds = new Set(own.map(({ kind }) => kind))
+  return {
+    engineKilled: deeds.has('engine killed'),
+    engineAwayAtEnd: task.attempts.some(({ finishedAt }) => {
+      const at = endOf(finishedAt)
+      return timeline.during(at - AFTER_MS, at + AFTER_MS).some(({ kind }) => ENGINE_AWAY.includes(kind))
+    }),
+    workerEnded: ENDED_BY_HAND.some((kind) => deeds.has(kind)),
+    deeds,
+  }
+}
+
+function endOf(finishedAt: string | null): number {
+  return finishedAt === null ? Date.now() : Date.parse(finishedAt)
+}
+
+/**
+ * How a task may end, given what was done to it: as its script has it, or in a way that is the deed's own. Kills of the service, a network
+ * that breaks, a database that is locked and an engine that hangs excuse nothing; an engine that was away only where it missed the
+ * worker's end.
+ */
+export function outcomesOf(script: Script, { deeds, ...excuses }: TaskExcuses): readonly string[] {
+  const outcomes = [script.outcome]
+  if (script.mode === 'one-off') {
+    // What a session loses is tried again.
+    if (excuses.workerEnded) outcomes.push('FAILED WORKER_FAILED', 'FAILED LOST')
+    // Who ran out of memory is the engine's to tell, and it is told late.
+    if (script.preset === 'small') outcomes.push('FAILED WORKER_FAILED')
+    // What a worker says at its end while nobody is there to write it down is gone, its finish too.
+    if (excuses.engineAwayAtEnd) outcomes.push('FAILED OUTPUT_LOST', 'FAILED NO_FINISH', 'FAILED LOST')
+  }
+  // Paused, a worker is as silent as one that hangs.
+  if (isWatched(script) && deeds.has('worker paused')) outcomes.push('TIMED_OUT SILENCE_TIMEOUT')
+  if (excuses.engineKilled) {
+    // Lines that the engine had not written down are gone for ever, a finish among them.
+    outcomes.push('FAILED OUTPUT_LOST')
+    outcomes.push(script.mode === 'one-off' ? 'FAILED NO_FINISH' : 'TIMED_OUT RUN_TIMEOUT')
+    if (isWatched(script)) outcomes.push('TIMED_OUT SILENCE_TIMEOUT')
+  }
+  return outcomes
+}
+
+function isWatched({ preset }: Script): boolean {
+  return preset === 'watched' || preset === 'listening'
+}

@@ -1,0 +1,2 @@
+export { type ChaosOptions, runChaos } from './chaos.ts'
+export { type SoakOptions, runSoak } from './soak.ts'

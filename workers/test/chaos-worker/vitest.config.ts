@@ -1,0 +1,9 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    name: 'chaos-worker',
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['../../../tools/test-engine/src/vitest.ts'],
+  },
+})
