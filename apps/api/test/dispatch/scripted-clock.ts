@@ -1,6 +1,7 @@
 import type { Clock } from '@gpu-service/tasks'
 
 interface Timer {
+  /** By the monotonic reading. */
   readonly dueAt: number
   readonly callback: () => void
 }

@@ -11,6 +11,7 @@ import type {
   SubmitRequest,
   SubmitResult,
 } from '../dispatcher.ts'
+import { watchJumps } from '../clock.ts'
 import { Changes, Feeds } from '../feed.ts'
 import { Retention } from '../housekeeping/retention.ts'
 import type { GpuId, TaskId, WorkerId } from '../ids.ts'
@@ -60,7 +61,11 @@ export class TaskDispatcher implements Dispatcher {
   /** Tasks that are being stored, and will then be in the queue. */
   #arriving = 0
 
-  constructor(options: DispatcherOptions, histories: WorkerHistories, drains: ReadonlyMap<GpuId, GpuDrain>) {
+  constructor(given: DispatcherOptions, histories: WorkerHistories, drains: ReadonlyMap<GpuId, GpuDrain>) {
+    const clock = watchJumps(given.clock, (ms) => {
+      this.#onClockJumped(ms)
+    })
+    const options = { ...given, clock }
     this.#options = options
     this.#histories = histories
     this.#drains = new Map(drains)
@@ -112,7 +117,7 @@ export class TaskDispatcher implements Dispatcher {
     const tasks = await store.activeTasks()
     for (const task of tasks) {
       if (task.status !== 'QUEUED') continue
-      this.#queue.add(task)
+      this.#queue.add(task, this.#options.clock.now())
       this.#histories.asked(specHashOf(task.spec), task.createdAt)
       // The process died between the end of an attempt that was cancelled and the end of its task.
       if (task.cancelRequestedAt !== null) await this.cancel(task.id, task.cancelReason)
@@ -205,12 +210,12 @@ export class TaskDispatcher implements Dispatcher {
     if (this.#queue.size >= maxQueued)
       return refused('QUEUE_FULL', `${maxQueued} tasks are waiting already. Try again later.`)
     const { task } = prepared
-    const entry = queueEntry({
-      ...task,
-      ...{ queuedAt: task.createdAt, retryAt: null, attempt: 0, lastSeq: 1 },
-    })
+    const entry = queueEntry(
+      { ...task, ...{ queuedAt: task.createdAt, retryAt: null, attempt: 0, lastSeq: 1 } },
+      task.createdAt,
+    )
     return this.#loop.inTurn(() => {
-      const outlook = createOutlook(this.#loop.input([...this.#queue.entries(), entry]))
+      const outlook = createOutlook(this.#loop.input([entry]))
       const gpusOf = (id: WorkerId): readonly GpuId[] => this.#pool.get(id)?.worker.claim.gpuIds ?? []
       return Promise.resolve(dryRunOf(outlook, task.id, gpusOf))
     })
@@ -441,7 +446,7 @@ export class TaskDispatcher implements Dispatcher {
     const found = await this.#insist('read a task that is tried again', id, () => store.task(id))
     const task = found?.value ?? null
     if (task?.status !== 'QUEUED') return
-    this.#queue.add(task)
+    this.#queue.add(task, this.#options.clock.now())
     // A cancel that came while the attempt ended found a task that was still under way.
     if (task.cancelRequestedAt !== null)
       await this.#insist('cancel a task', id, () => this.cancel(id, task.cancelReason))
@@ -452,6 +457,13 @@ export class TaskDispatcher implements Dispatcher {
     const { clock, logger } = this.#options
     const context = { clock, logger, reachable: () => undefined }
     return insist(context, what, { taskId }, this.#disposed.signal, action)
+  }
+
+  #onClockJumped(ms: number): void {
+    this.#options.logger.warn({ ms }, 'The clock of this machine was set.')
+    this.#queue.clockJumped(ms)
+    this.#pool.clockJumped(ms)
+    this.#loop.nudge()
   }
 
   #onGpusChanged(changed: readonly GpuId[]): void {

@@ -20,6 +20,12 @@ export interface GpuMemoryOptions {
   readonly logger: Logger
 }
 
+/** The moment at which a worker was seen to run no more, by both readings of the clock. */
+interface Ended {
+  readonly at: number
+  readonly monotonic: number
+}
+
 interface Measured {
   readonly worker: Pick<Worker, 'id' | 'name' | 'claim'>
   /** What all processes used on each of its GPUs when it got them, in MB. */
@@ -119,16 +125,16 @@ export class GpuMemory {
     const measured = this.#workers.get(id)
     if (measured === undefined) return true
     const { clock, gpus, logger } = this.#options
-    const endedAt = clock.now()
+    const ended: Ended = { at: clock.now(), monotonic: clock.monotonic() }
     measured.hasEnded = true
     this.#simulate(measured.worker, 0)
     for (;;) {
       await gpus.refresh()
-      if (measured.worker.claim.gpuIds.every((gpuId) => this.#isReleased(measured, gpuId, endedAt))) {
+      if (measured.worker.claim.gpuIds.every((gpuId) => this.#isReleased(measured, gpuId, ended))) {
         this.#workers.delete(id)
         return true
       }
-      if (clock.now() - endedAt >= RELEASE_MS || signal.aborted) break
+      if (clock.monotonic() - ended.monotonic >= RELEASE_MS || signal.aborted) break
       await delay(clock, LOOK_AGAIN_MS, signal)
     }
     this.#workers.delete(id)
@@ -136,11 +142,11 @@ export class GpuMemory {
     return false
   }
 
-  #isReleased({ worker, pids, seen, used, before }: Measured, gpuId: GpuId, endedAt: number): boolean {
+  #isReleased({ worker, pids, seen, used, before }: Measured, gpuId: GpuId, ended: Ended): boolean {
     const gpu = this.#options.gpus.list().find(({ id }) => id === gpuId)
     const telemetry = gpu?.telemetry ?? null
     if (gpu === undefined || telemetry === null || gpu.stale || gpu.health !== 'OK') return true
-    if (telemetry.sampledAt < endedAt) return false
+    if (telemetry.sampledAt < ended.at) return false
     const { processes, memoryUsedMb } = telemetry
     const isOwn = ({ pid, workerId }: GpuProcess): boolean =>
       workerId === worker.id || (pid !== null && pids.has(pid))
@@ -151,7 +157,9 @@ export class GpuMemory {
     const free = mostMb - usedMb * RELEASED_SHARE
     if (memoryUsedMb <= Math.max(free, before.get(gpuId) ?? 0)) return true
     // It was among the processes and is not any more: what is still in use after a while is somebody else's.
-    return processes !== null && seen.has(gpuId) && this.#options.clock.now() - endedAt >= SETTLE_MS
+    return (
+      processes !== null && seen.has(gpuId) && this.#options.clock.monotonic() - ended.monotonic >= SETTLE_MS
+    )
   }
 
   async #look(): Promise<void> {

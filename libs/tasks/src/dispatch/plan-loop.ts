@@ -71,9 +71,9 @@ export class PlanLoop {
   /** Tasks that are being claimed, with the stops that were asked of them meanwhile. */
   readonly #claiming = new Map<TaskId, EarlyStop | null>()
   #plan: Plan = { actions: [], waiting: new Map(), wakeAt: null }
-  #outlook: { readonly version: number; readonly outlook: Outlook } | null = null
+  #outlook: { readonly version: number; readonly madeAt: number; readonly outlook: Outlook } | null = null
   #wake: Disposable | null = null
-  #predictedAt = 0
+  #predictedAt = -Infinity
   #soon: Disposable | null = null
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -90,7 +90,7 @@ export class PlanLoop {
   enqueue(task: Task): void {
     const { queue, clock } = this.#options
     const isOneOfMany = queue.hasOf(specHashOf(task.spec))
-    queue.add(task)
+    queue.add(task, clock.now())
     this.#outlook = null
     if (!isOneOfMany) this.#nudge.nudge()
     else
@@ -145,15 +145,15 @@ export class PlanLoop {
     return true
   }
 
-  /** What a plan is made from at the moment, with these tasks in the queue. */
-  input(queue: readonly QueuedTask[] = this.#options.queue.entries()): PlanInput {
+  /** What a plan is made from at the moment, with more tasks behind those that wait. */
+  input(more: readonly QueuedTask[] = []): PlanInput {
     const { gpus, presets, maxWorkers, maxPassMs, pool, histories, drains, clock } = this.#options
     const now = clock.now()
     const inventory = gpus.list()
     const inForce = new Map(presets.presets().map((preset) => [preset.id, hashInForce(preset, inventory)]))
     return {
       now,
-      queue,
+      queue: [...this.#options.queue.entries(), ...more],
       workers: pool.planned(),
       gpus: plannedGpus(inventory, drains),
       wanted: this.#wanted(inForce),
@@ -169,10 +169,10 @@ export class PlanLoop {
   outlook(): Outlook {
     const { version } = this.#nudge
     const kept = this.#outlook
-    if (kept?.version === version && this.#options.clock.now() - kept.outlook.input.now < OUTLOOK_MS)
-      return kept.outlook
+    const madeAt = this.#options.clock.monotonic()
+    if (kept?.version === version && madeAt - kept.madeAt < OUTLOOK_MS) return kept.outlook
     const outlook = createOutlook(this.input())
-    this.#outlook = { version, outlook }
+    this.#outlook = { version, madeAt, outlook }
     return outlook
   }
 
@@ -202,7 +202,7 @@ export class PlanLoop {
     const { version } = this.#nudge
     const outlook = createOutlook(this.input())
     this.#plan = outlook.plan
-    this.#outlook = { version, outlook }
+    this.#outlook = { version, madeAt: clock.monotonic(), outlook }
     this.#armWake(now)
     const { actions } = this.#plan
     for (const action of actions)
@@ -230,7 +230,7 @@ export class PlanLoop {
   /** Estimates are made though nobody asked, so that it is known how good they are. */
   #predict(outlook: Outlook): void {
     const { queue, calibration, clock } = this.#options
-    const now = clock.now()
+    const now = clock.monotonic()
     if (queue.size > MAX_ESTIMATED_QUEUE || now - this.#predictedAt < PREDICT_EVERY_MS) return
     this.#predictedAt = now
     for (const id of outlook.plan.waiting.keys()) {

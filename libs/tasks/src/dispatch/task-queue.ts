@@ -2,6 +2,7 @@ import type { TaskId } from '../ids.ts'
 import type { QueuedTask } from '../planner/index.ts'
 import { specHashOf } from '../spec-hash.ts'
 import type { Task } from '../task.ts'
+import { MAX_BACKOFF_MS } from '../workers/run.ts'
 
 /** What the planner and a claim need of a QUEUED task; inputs and specs stay in the store. */
 export interface QueueEntry extends QueuedTask {
@@ -33,12 +34,31 @@ export class TaskQueue {
     return this.#entries.get(id)
   }
 
-  add(task: Task): void {
-    const entry = queueEntry(task)
+  /** At `now`. */
+  add(task: Task, now: number): void {
     this.delete(task.id)
-    this.#entries.set(task.id, entry)
-    this.#count(entry.specHash, 1)
-    if (entry.dueAt !== null) this.#due.set(task.id, entry.dueAt)
+    this.#set(queueEntry(task, now))
+  }
+
+  /** The clock was set forward by so many milliseconds (back: below 0): what waits has waited for as long as before. */
+  clockJumped(ms: number): void {
+    for (const entry of this.entries()) {
+      const { id, queuedAt, retryAt, dueAt } = entry
+      this.delete(id)
+      this.#set({
+        ...entry,
+        queuedAt: queuedAt + ms,
+        retryAt: retryAt === null ? null : retryAt + ms,
+        dueAt: dueAt === null ? null : dueAt + ms,
+      })
+    }
+  }
+
+  #set(entry: QueueEntry): void {
+    const { id, specHash, dueAt } = entry
+    this.#entries.set(id, entry)
+    this.#count(specHash, 1)
+    if (dueAt !== null) this.#due.set(id, dueAt)
   }
 
   delete(id: TaskId): boolean {
@@ -86,9 +106,12 @@ type Entered = Pick<
   | 'lastSeq'
 >
 
-export function queueEntry(task: Entered): QueueEntry {
-  const { id, owner, priority, queuedAt, retryAt, presetId, spec, affinity, attempt, lastSeq } = task
+export function queueEntry(task: Entered, now: number): QueueEntry {
+  const { id, owner, priority, presetId, spec, affinity, attempt, lastSeq } = task
   const { queueMs } = spec.timeouts
+  // Where the clock was set back while no process was there, nothing waits for it to come round again.
+  const queuedAt = Math.min(task.queuedAt, now)
+  const retryAt = task.retryAt === null ? null : Math.min(task.retryAt, now + MAX_BACKOFF_MS)
   return {
     ...{ id, owner, priority, queuedAt, retryAt, presetId, affinity, attempt, lastSeq },
     specHash: specHashOf(spec),

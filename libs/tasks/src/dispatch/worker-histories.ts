@@ -81,7 +81,8 @@ export class WorkerHistories {
   #note(specHash: string, kind: Measured, value: number): void {
     const history = this.#of(specHash)
     const values = history[kind]
-    values.push(value)
+    // A clock that was set may make it less than nothing.
+    values.push(Math.max(0, value))
     if (values.length > HISTORY_LENGTH) values.shift()
     history.facts = null
   }

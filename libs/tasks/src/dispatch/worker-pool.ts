@@ -39,6 +39,8 @@ interface Entry {
   /** What of it a plan depends on, as it was when it last changed. */
   flags: string
   runs: number
+  /** By how much the clock was set since the moments of its life that are older than that, by what it said then. */
+  readonly shifts: Map<number, number>
 }
 
 /**
@@ -146,21 +148,36 @@ export class WorkerPool {
 
   /** As the planner sees them. */
   planned(): readonly PlannedWorker[] {
-    return [...this.#entries.values()].map(({ life, isReleasing }): PlannedWorker => {
+    return [...this.#entries.values()].map(({ life, isReleasing, shifts }): PlannedWorker => {
       const { worker, runs } = life
       const { id, presetId, specHash, mode, claim, owner, spec, startedAt, readyAt, tasksServed } = worker
+      const shifted = (at: number): number => at + (shifts.get(at) ?? 0)
       return {
-        ...{ id, presetId, specHash, mode, claim, owner, startedAt, readyAt, tasksServed },
+        ...{ id, presetId, specHash, mode, claim, owner, tasksServed },
+        startedAt: shifted(startedAt),
+        readyAt: readyAt === null ? null : shifted(readyAt),
         phase: life.isEnding || isReleasing ? 'ending' : readyAt === null ? 'starting' : 'ready',
         usedMb: this.memory.usedBy(id),
         session: spec.session,
-        runningSince: runs.map(({ task }) => task.startedAt ?? startedAt),
+        runningSince: runs.map(({ task }) => shifted(task.startedAt ?? startedAt)),
         runningOwners: runs.map(({ task }) => task.owner),
         retiring: life.retiring,
-        idleSince: life.idleSince,
+        idleSince: life.idleSince === null ? null : shifted(life.idleSince),
         affinities: life.affinities,
       }
     })
+  }
+
+  /** The clock was set forward by so many milliseconds (back: below 0): nothing is older or younger by it. */
+  clockJumped(ms: number): void {
+    for (const { life, shifts } of this.#entries.values()) {
+      const { worker, runs, idleSince } = life
+      const moments = [worker.startedAt, worker.readyAt, idleSince, ...runs.map(({ task }) => task.startedAt)]
+      const before = new Map(shifts)
+      shifts.clear()
+      for (const at of moments) if (at !== null) shifts.set(at, (before.get(at) ?? 0) + ms)
+    }
+    for (const backoff of this.#backoff.values()) backoff.notBefore += ms
   }
 
   /** As clients see them, but for the explanation. */
@@ -184,7 +201,13 @@ export class WorkerPool {
   add(worker: Worker, tasks: readonly Task[], isFresh: boolean): WorkerLife {
     const { gpuIds, memoryMb } = worker.claim
     const life = new WorkerLife(this.#context, worker, tasks, this.#assigned(gpuIds), isFresh)
-    this.#entries.set(worker.id, { life, isReleasing: false, flags: '', runs: tasks.length })
+    this.#entries.set(worker.id, {
+      life,
+      isReleasing: false,
+      flags: '',
+      runs: tasks.length,
+      shifts: new Map(),
+    })
     this.memory.claimed(worker, memoryMb ?? worker.spec.gpus.memoryMb ?? 0, isFresh)
     for (const id of gpuIds) this.#events.gpuChanged(id)
     this.#events.workerChanged(worker.id)

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts'
+import { leftOf, type Clock } from '../clock.ts'
 import type { FailureEvidence, GpuReading } from '../evidence.ts'
 import { runIdOf } from '../ids.ts'
 import type { RunOrder } from '../runner.ts'
@@ -12,7 +12,8 @@ import { Transcript } from './transcript.ts'
 
 /** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
 export const CATCH_UP_MS = 2_000
-const MAX_BACKOFF_MS = 600_000
+/** The longest wait between two attempts. */
+export const MAX_BACKOFF_MS = 600_000
 
 /** What becomes of an attempt whose deadline has passed. */
 export interface RunEvents {
@@ -59,7 +60,7 @@ export class Run {
       {
         write: (body) => {
           writer.write(body)
-          this.#heardAt = clock.now()
+          this.#heardAt = clock.monotonic()
         },
         onSignOfLife: () => {
           this.#disarm('ack')
@@ -108,12 +109,12 @@ export class Run {
 
   /** The worker was started, or got the task, at `from`: the clock of its run timeout runs. */
   armRunTimeout(from: number): void {
-    this.#arm('run', from + this.task.spec.timeouts.runMs, 'timeout')
+    this.#arm('run', from, this.task.spec.timeouts.runMs, 'timeout')
   }
 
   /** The worker was started at `from` and must show a sign of life. */
   armStartTimeout(from: number): void {
-    if (!this.transcript.isAlive) this.#arm('start', from + this.task.spec.timeouts.startMs, 'start-timeout')
+    if (!this.transcript.isAlive) this.#arm('start', from, this.task.spec.timeouts.startMs, 'start-timeout')
   }
 
   /** It has been handed to a session worker just now (or it is not known when, by an earlier process). */
@@ -213,22 +214,29 @@ export class Run {
   armSilence(): void {
     const { silenceMs } = this.task.spec.timeouts
     if (silenceMs === null) return
-    this.#heardAt = this.#clock.now()
+    this.#heardAt = this.#clock.monotonic()
     const look = (): void => {
-      const leftMs = this.#heardAt + silenceMs - this.#clock.now()
+      const leftMs = this.#heardAt + silenceMs - this.#clock.monotonic()
       if (leftMs > 0) this.#set('silence', leftMs, look)
-      else this.#events.onOverdue(this, 'silence')
+      else if (-leftMs > CATCH_UP_MS && !hasCaughtUp) {
+        // A process that was suspended has not listened either.
+        hasCaughtUp = true
+        this.#set('silence', CATCH_UP_MS, look)
+      } else this.#events.onOverdue(this, 'silence')
     }
+    let hasCaughtUp = false
     this.#set('silence', silenceMs, look)
   }
 
-  #arm(name: string, dueAt: number, reason: StopReason): void {
+  #arm(name: string, from: number, ms: number, reason: StopReason): void {
     const overdue = (): void => {
       this.#events.onOverdue(this, reason)
     }
-    this.#set(name, dueAt - this.#clock.now(), () => {
+    const leftMs = leftOf(this.#clock, from, ms)
+    const dueAt = this.#clock.monotonic() + leftMs
+    this.#set(name, leftMs, () => {
       // A process that was suspended, or was not there, first reads what the worker has said meanwhile: it may have finished in time.
-      if (this.#clock.now() - dueAt > CATCH_UP_MS) this.#set(name, CATCH_UP_MS, overdue)
+      if (this.#clock.monotonic() - dueAt > CATCH_UP_MS) this.#set(name, CATCH_UP_MS, overdue)
       else overdue()
     })
   }

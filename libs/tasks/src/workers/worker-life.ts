@@ -1,5 +1,5 @@
 import type { ArtifactFiles, ArtifactSource, Taken } from '../artifact-files.ts'
-import type { Clock } from '../clock.ts'
+import { leftOf, type Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
 import type { TaskEvent } from '../event.ts'
 import type { GpuReading } from '../evidence.ts'
@@ -52,6 +52,8 @@ const LAST_GRACE_MS = 500
 /** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
 const MAX_PAST = 1_000
 const MAX_AFFINITIES = 1_000
+/** Between the clocks of the engine and of the service. */
+const MAX_SKEW_MS = 5_000
 /** A session worker that has written so much ends once it is idle: after a restart of the service its log is read again. */
 const MAX_LOG_BYTES = 64 * 1024 * 1024
 
@@ -607,15 +609,17 @@ export class WorkerLife {
       worker: { imageDigest, spec },
       gpuReadings: () => this.#context.gpuReadings(run.task.gpuIds),
     })
-    const at = Math.max(this.#writer.at, clock.now())
-    const retryAt = run.retryAt(outcome, at)
+    const now = clock.now()
+    // No earlier than its worker's last word, which the engine has stamped; but a clock that was set back is believed.
+    const at = Math.max(now, Math.min(this.#writer.at, now + MAX_SKEW_MS))
+    const retryAt = run.retryAt(outcome, now)
     const { status, error, failureClass, exitCode, reason } = outcome
     const output = run.transcript.output()
     const ending: Ending = {
       ...{ status, at, error, failureClass, exitCode, evidence, output },
       ...(retryAt !== null && { retryAt }),
     }
-    const text = retryAt === null ? reason : retryText(run.task.attempt, outcome, retryAt - at)
+    const text = retryAt === null ? reason : retryText(run.task.attempt, outcome, retryAt - now)
     run.over()
     this.#runs.delete(run.id)
     this.#handed.delete(run.id)
@@ -728,7 +732,7 @@ export class WorkerLife {
       for (const run of this.runs) run.armStartTimeout(startedAt)
       const { startMs } = this.#worker.spec.timeouts
       // Its tasks have the same deadline, and give it up with their own code.
-      const leftMs = startedAt + startMs - clock.now()
+      const leftMs = leftOf(clock, startedAt, startMs)
       // What it has said while nobody listened is read first: it may be ready by now.
       this.#after(leftMs < 0 ? CATCH_UP_MS + LAST_GRACE_MS : leftMs + LAST_GRACE_MS, () => {
         if (!this.#open) void this.#retire(`It was not ready within ${startMs} ms (timeouts.start).`, true)
