@@ -76,7 +76,7 @@ export class ApiError extends Error {
 }
 
 /** Answers of a service that is in trouble or about to stop: the question was not at fault. */
-const TROUBLE = new Set(['INTERNAL_SERVER_ERROR', 'SHUTTING_DOWN'])
+const TROUBLE = new Set(['INTERNAL_SERVER_ERROR', 'DATABASE_UNAVAILABLE', 'SHUTTING_DOWN'])
 const ANSWER_TIMEOUT_MS = 15_000
 
 /** A client of the service over HTTP. Every method may be called again after a lost answer; it throws what the connection throws. */

@@ -308,9 +308,10 @@ export class Stage implements AsyncDisposable {
 
   /** Waits until no worker is there any more and the GPUs are free. */
   async allGone(): Promise<void> {
-    await eventually(() => {
+    await eventually(async () => {
       expect(this.dispatcher.workers()).toEqual([])
       expect(this.runner.running).toEqual([])
+      expect(await this.store.liveWorkers()).toEqual([])
       for (const gpu of this.dispatcher.gpus())
         expect(gpu).toMatchObject({ memoryClaimedMb: 0, workerIds: [] })
     })
