@@ -151,19 +151,19 @@ async function breakEngine(options: DeedsOptions, { daemon, line }: EngineSite):
 }
 
 /** What people do to containers by hand. */
-async function touchWorkers(options: DeedsOptions, { docker, containers }: EngineSite): Promise<void> {
+async function touchWorkers(options: DeedsOptions, engine: EngineSite): Promise<void> {
   const { timeline } = options
   await repeatedly(options, 'workers', 5_000, async (random) => {
     const act = random.weighted({ killed: 3, removed: 2, stopped: 1, paused: 3 })
     const choice = random.next()
     // The engine may be away itself.
-    const all = await containers().catch(() => [])
+    const all = await engine.containers().catch(() => [])
     const running = all
       .filter(({ state }) => state === 'running')
       .sort((a, b) => (a.workerId < b.workerId ? -1 : 1))
     const chosen = running[Math.floor(choice * running.length)]
     if (chosen === undefined) return
-    const container = docker.getContainer(chosen.id)
+    const container = engine.docker.getContainer(chosen.id)
     const whole = timeline.begin(`worker ${act}`, '', chosen.workerId)
     try {
       switch (act) {

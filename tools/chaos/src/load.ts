@@ -126,9 +126,14 @@ export class Load {
     const cancelling = this.#cancel(task, first, signal).then((asked) => {
       cancelAsked = asked
     })
-    const isStuck = await this.#untilStuck(task, Promise.all([first, ...others, cancelling]))
-    if (isStuck) over.abort(new Error('stuck'))
-    await Promise.allSettled([first, ...others, cancelling])
+    const all = [first, ...others, cancelling]
+    let isStuck: boolean
+    try {
+      isStuck = await this.#untilStuck(task, Promise.all(all))
+    } finally {
+      over.abort()
+      await Promise.allSettled(all)
+    }
     if (giveUp.aborted) return
     await this.#check(task, transcripts, cancelAsked, isStuck)
   }
@@ -147,21 +152,12 @@ export class Load {
   /** `true` where `done` has not come within the time that the task's own deadlines and what was done to the system explain. */
   async #untilStuck(task: WatchedTask, done: Promise<unknown>): Promise<boolean> {
     const { timeline, giveUp } = this.#options
-    let isDone = false
-    const settled = done.then(
-      () => {
-        isDone = true
-      },
-      (error: unknown) => {
-        isDone = true
-        throw error
-      },
-    )
+    const over = done.then(() => true)
     const { timeoutMs, input } = task.script
     const workMs = Math.min(timeoutMs, 3 * input.lines * (input.interval_ms + 1) + 20_000)
     for (;;) {
-      await Promise.race([settled, delay(1_000)])
-      if (isDone || giveUp.aborted) return false
+      const isOver = await Promise.race([over, delay(1_000, false)])
+      if (isOver || giveUp.aborted) return false
       const attempts = Math.max(1, task.attempt)
       const mayTakeMs =
         SLACK_MS + START_MS + attempts * (workMs + END_MS) + timeline.outageMs(task.submittedAt)
