@@ -21,6 +21,7 @@ const END_MS = 15_000
 
 export interface LoadOptions {
   readonly seed: string
+  readonly runner: 'docker' | 'process'
   readonly api: Api
   readonly subscribers: readonly Subscriber[]
   readonly timeline: Timeline
@@ -54,10 +55,10 @@ export class Load {
 
   /** One client: goes on until the load is closing and its last task has ended. */
   async lane(name: string, random: Random): Promise<void> {
-    const { closing, giveUp, seed } = this.#options
+    const { closing, giveUp, seed, runner } = this.#options
     for (let n = 1; !closing.aborted; n++) {
       const own = random.fork(String(n))
-      await this.run(`${seed}-${name}-${n}`, writeScript(own), own)
+      await this.run(`${seed}-${name}-${n}`, writeScript(own, runner), own)
       if (giveUp.aborted) return
       await delay(random.wait(PAUSE_MS), undefined, { signal: closing }).catch(() => undefined)
     }

@@ -78,7 +78,7 @@ export async function runSoak({ minutes, seed, runner, print }: SoakOptions): Pr
     setMaxListeners(0, closing)
     const subscribers = [openSubscriber(() => site.url(0)), openSubscriber(() => site.url(0))]
     const load = new Load({
-      ...{ seed: `${seed} ${name}`, api, subscribers, timeline: new Timeline(), ledger, onViolation },
+      ...{ seed: `${seed} ${name}`, runner, api, subscribers, timeline: new Timeline(), ledger, onViolation },
       ...{ closing, giveUp: giveUp.signal },
     })
     const sampling = (async () => {

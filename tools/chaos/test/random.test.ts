@@ -5,7 +5,7 @@ import { slopeOf } from '../src/slope.ts'
 
 function scripts(seed: string): unknown[] {
   const random = new Random(seed)
-  return Array.from({ length: 200 }, (_, n) => writeScript(random.fork(String(n))))
+  return Array.from({ length: 200 }, (_, n) => writeScript(random.fork(String(n)), 'docker'))
 }
 
 test('the same seed writes the same scripts, another one others', () => {
