@@ -24,14 +24,22 @@ const MAX_START_TRIES = 20
 
 /** All hands that break things, each at its own pace; resolves when they are done and everything is whole again. */
 export async function doDeeds(options: DeedsOptions): Promise<void> {
-  const { site } = options
-  await Promise.all([
+  const { site, onViolation } = options
+  const hands = [
     breakService(options),
     ...(site.engine === null ? [] : [breakEngine(options, site.engine)]),
     touchWorkers(options),
     lockDatabase(options),
     ...site.networks.map((_, network) => breakNetwork(options, network)),
-  ])
+  ]
+  // A hand that slips ends the run; the others put back what they have taken.
+  const told = hands.map((hand) =>
+    hand.catch((error: unknown) => {
+      const detail = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      onViolation({ rule: 'hand', taskId: null, detail })
+    }),
+  )
+  await Promise.all(told)
 }
 
 /** Does something again and again, after a wait of `meanMs` on average. */
