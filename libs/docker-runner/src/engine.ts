@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
@@ -136,6 +137,8 @@ export function connectDocker(dockerHost = process.env['DOCKER_HOST']): Dockerod
 export function createEngine(docker: Dockerode, callTimeoutMs: number): Engine {
   const closing = new AbortController()
   let lastHang: Engine['lastHang'] = null
+  // Each worker that is read listens to it several times; a warning of a leak would be wrong.
+  setMaxListeners(0, closing.signal)
 
   async function bounded<T>(
     what: string,

@@ -47,6 +47,19 @@ describe('reading a worker on Docker', { timeout: 120_000 }, () => {
     expect(rest.gaps).toEqual([])
   })
 
+  it('of many at once is nothing to warn of', async () => {
+    const warnings: string[] = []
+    const onWarning = ({ message }: Error): void => void warnings.push(message)
+    process.on('warning', onWarning)
+    const workers = await Promise.all(Array.from({ length: 12 }, () => rig.start('echo there; sleep 1')))
+    const outputs = await Promise.all(
+      workers.map(({ name }) => readOutput(rig.runner, name, { signal: new AbortController().signal })),
+    )
+    process.off('warning', onWarning)
+    expect(outputs.map(({ stdout }) => stdout.toString())).toEqual(Array(12).fill('there\n'))
+    expect(warnings).toEqual([])
+  })
+
   it('keeps a line of 10 MB whole, with the lines around it', async () => {
     const { name } = await rig.start(
       "echo before; head -c 10000000 /dev/zero | tr '\\000' x; echo; echo after",

@@ -35,6 +35,14 @@ export interface SeenTask {
   readonly attempts: readonly SeenAttempt[]
 }
 
+export interface SeenWorker {
+  readonly id: string
+  readonly status: string
+  readonly mode: string
+  /** With the process runner: its process id. */
+  readonly containerId: string | null
+}
+
 export const FINAL: readonly string[] = ['COMPLETED', 'FAILED', 'CANCELLED', 'TIMED_OUT']
 
 const TASK_FIELDS = `id status attempt text exitCode error { code message } lastSeq createdAt finishedAt cancelRequestedAt explanation
@@ -90,7 +98,7 @@ export interface Api {
   /** The ids of all tasks with this label. */
   idsOf(label: string): Promise<readonly string[]>
   /** The workers that have not exited. */
-  liveWorkers(): Promise<readonly { readonly id: string; readonly status: string; readonly mode: string }[]>
+  liveWorkers(): Promise<readonly SeenWorker[]>
   /** What a worker said outside of tasks. */
   workerLog(id: string): Promise<readonly { readonly kind: string; readonly text: string }[]>
 }
@@ -188,12 +196,7 @@ export function createApi(url: () => string, onTrouble: (code: string) => void =
     },
 
     async liveWorkers() {
-      return (
-        await ask<{ workers: { id: string; status: string; mode: string }[] }>(
-          '{ workers { id status mode } }',
-          {},
-        )
-      ).workers
+      return (await ask<{ workers: SeenWorker[] }>('{ workers { id status mode containerId } }', {})).workers
     },
 
     async workerLog(id) {

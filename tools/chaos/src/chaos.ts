@@ -52,7 +52,7 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
   const timeline = new Timeline()
   const ledger = new Ledger()
   const load = new Load({
-    ...{ seed, api, subscribers, timeline, ledger, onViolation },
+    ...{ seed, runner, api, subscribers, timeline, ledger, onViolation },
     closing: closing.signal,
     giveUp: giveUp.signal,
   })
@@ -75,7 +75,7 @@ export async function runChaos({ minutes, seed, runner, print }: ChaosOptions): 
       closing.abort()
     }, minutes * 60_000)
     await doDeeds({
-      ...{ site, timeline, onKill, onViolation },
+      ...{ site, api, timeline, onKill, onViolation },
       random: random.fork('deeds'),
       closing: closing.signal,
     })

@@ -1,5 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import Database from 'better-sqlite3'
+import type { Api } from './api.ts'
+import { containerGrips, processGrips } from './grips.ts'
 import type { Random } from './random.ts'
 import type { EngineSite, Site } from './site.ts'
 import type { Timeline } from './timeline.ts'
@@ -7,6 +9,7 @@ import type { Violation } from './violation.ts'
 
 export interface DeedsOptions {
   readonly site: Site
+  readonly api: Api
   readonly timeline: Timeline
   readonly random: Random
   /** Aborted when nothing more is to be done; what was begun is still undone. */
@@ -21,13 +24,22 @@ const MAX_START_TRIES = 20
 
 /** All hands that break things, each at its own pace; resolves when they are done and everything is whole again. */
 export async function doDeeds(options: DeedsOptions): Promise<void> {
-  const { site } = options
-  await Promise.all([
+  const { site, onViolation } = options
+  const hands = [
     breakService(options),
-    ...(site.engine === null ? [] : [breakEngine(options, site.engine), touchWorkers(options, site.engine)]),
+    ...(site.engine === null ? [] : [breakEngine(options, site.engine)]),
+    touchWorkers(options),
     lockDatabase(options),
     ...site.networks.map((_, network) => breakNetwork(options, network)),
-  ])
+  ]
+  // A hand that slips ends the run; the others put back what they have taken.
+  const told = hands.map((hand) =>
+    hand.catch((error: unknown) => {
+      const detail = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      onViolation({ rule: 'hand', taskId: null, detail })
+    }),
+  )
+  await Promise.all(told)
 }
 
 /** Does something again and again, after a wait of `meanMs` on average. */
@@ -150,62 +162,40 @@ async function breakEngine(options: DeedsOptions, { daemon, line }: EngineSite):
   })
 }
 
-/** What people do to containers by hand. */
-async function touchWorkers(options: DeedsOptions, { docker, containers }: EngineSite): Promise<void> {
-  const { timeline } = options
+/** What people do to workers by hand. */
+async function touchWorkers(options: DeedsOptions): Promise<void> {
+  const { site, api, timeline } = options
+  const grips = () => (site.engine === null ? processGrips(api) : containerGrips(site.engine))
   await repeatedly(options, 'workers', 5_000, async (random) => {
     const act = random.weighted({ killed: 3, removed: 2, stopped: 1, paused: 3 })
     const choice = random.next()
-    // The engine may be away itself.
-    const all = await containers().catch(() => [])
-    const running = all
-      .filter(({ state }) => state === 'running')
-      .sort((a, b) => (a.workerId < b.workerId ? -1 : 1))
-    const chosen = running[Math.floor(choice * running.length)]
-    if (chosen === undefined) return
-    const container = docker.getContainer(chosen.id)
-    const whole = timeline.begin(`worker ${act}`, '', chosen.workerId)
+    const pauseMs = random.int(200, 3_000)
+    // The engine, or the service, may be away itself.
+    const all = await grips().catch(() => [])
+    const grip = all[Math.floor(choice * all.length)]
+    if (grip === undefined) return
+    const whole = timeline.begin(`worker ${act}`, '', grip.workerId)
     try {
       switch (act) {
         case 'killed':
-          await container.kill()
+          await grip.kill()
           break
         case 'removed':
-          await container.remove({ force: true })
+          await grip.remove()
           break
         case 'stopped':
-          await container.stop({ t: 1 })
+          await grip.stop()
           break
         case 'paused':
-          await container.pause()
-          await delay(random.int(200, 3_000))
-          await insistOnUnpause(container)
+          await grip.pause()
+          await delay(pauseMs)
+          await grip.goOn()
       }
     } catch {
       // It may have ended by itself, or the engine gone away.
     }
     whole()
   })
-}
-
-/** Nobody else would: a paused worker has to be let go on, also after the engine was away. */
-async function insistOnUnpause(container: {
-  unpause(): Promise<unknown>
-  inspect(): Promise<{ State: { Paused: boolean } }>
-}): Promise<void> {
-  for (;;) {
-    try {
-      await container.unpause()
-      return
-    } catch {
-      const isPaused = await container.inspect().then(
-        ({ State }) => State.Paused,
-        (error: unknown) => !(error instanceof Error && 'statusCode' in error && error.statusCode === 404),
-      )
-      if (!isPaused) return
-      await delay(300)
-    }
-  }
 }
 
 async function lockDatabase(options: DeedsOptions): Promise<void> {

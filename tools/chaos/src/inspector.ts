@@ -6,6 +6,7 @@ const ANSWER_TIMEOUT_MS = 10_000
 /** The Node.js inspector of a process that was started with `--inspect=127.0.0.1:0`. */
 export interface Inspector extends Disposable {
   heapUsedMb(): Promise<number>
+  collectGarbage(): Promise<void>
   /** What keeps its event loop alive: timers, sockets, servers, pipes, … */
   handles(): Promise<number>
 }
@@ -32,6 +33,9 @@ export async function openInspector(output: string): Promise<Inspector> {
   return {
     async heapUsedMb() {
       return (await call<{ usedSize: number }>('Runtime.getHeapUsage')).usedSize / 2 ** 20
+    },
+    async collectGarbage() {
+      await call('HeapProfiler.collectGarbage')
     },
     async handles() {
       const expression = 'process.getActiveResourcesInfo().length'

@@ -21,6 +21,7 @@ const END_MS = 15_000
 
 export interface LoadOptions {
   readonly seed: string
+  readonly runner: 'docker' | 'process'
   readonly api: Api
   readonly subscribers: readonly Subscriber[]
   readonly timeline: Timeline
@@ -54,10 +55,10 @@ export class Load {
 
   /** One client: goes on until the load is closing and its last task has ended. */
   async lane(name: string, random: Random): Promise<void> {
-    const { closing, giveUp, seed } = this.#options
+    const { closing, giveUp, seed, runner } = this.#options
     for (let n = 1; !closing.aborted; n++) {
       const own = random.fork(String(n))
-      await this.run(`${seed}-${name}-${n}`, writeScript(own), own)
+      await this.run(`${seed}-${name}-${n}`, writeScript(own, runner), own)
       if (giveUp.aborted) return
       await delay(random.wait(PAUSE_MS), undefined, { signal: closing }).catch(() => undefined)
     }
@@ -126,9 +127,14 @@ export class Load {
     const cancelling = this.#cancel(task, first, signal).then((asked) => {
       cancelAsked = asked
     })
-    const isStuck = await this.#untilStuck(task, Promise.all([first, ...others, cancelling]))
-    if (isStuck) over.abort(new Error('stuck'))
-    await Promise.allSettled([first, ...others, cancelling])
+    const all = [first, ...others, cancelling]
+    let isStuck: boolean
+    try {
+      isStuck = await this.#untilStuck(task, Promise.all(all))
+    } finally {
+      over.abort()
+      await Promise.allSettled(all)
+    }
     if (giveUp.aborted) return
     await this.#check(task, transcripts, cancelAsked, isStuck)
   }
@@ -147,21 +153,12 @@ export class Load {
   /** `true` where `done` has not come within the time that the task's own deadlines and what was done to the system explain. */
   async #untilStuck(task: WatchedTask, done: Promise<unknown>): Promise<boolean> {
     const { timeline, giveUp } = this.#options
-    let isDone = false
-    const settled = done.then(
-      () => {
-        isDone = true
-      },
-      (error: unknown) => {
-        isDone = true
-        throw error
-      },
-    )
+    const over = done.then(() => true)
     const { timeoutMs, input } = task.script
     const workMs = Math.min(timeoutMs, 3 * input.lines * (input.interval_ms + 1) + 20_000)
     for (;;) {
-      await Promise.race([settled, delay(1_000)])
-      if (isDone || giveUp.aborted) return false
+      const isOver = await Promise.race([over, delay(1_000, false)])
+      if (isOver || giveUp.aborted) return false
       const attempts = Math.max(1, task.attempt)
       const mayTakeMs =
         SLACK_MS + START_MS + attempts * (workMs + END_MS) + timeline.outageMs(task.submittedAt)

@@ -50,7 +50,7 @@ export interface EngineSite {
   /** Between the service and the engine. */
   readonly line: CuttingProxy
   /** All containers, in whatever state. */
-  containers(): Promise<
+  readonly containers: () => Promise<
     readonly {
       readonly id: string
       readonly name: string

@@ -41,7 +41,7 @@ export async function openStage(): Promise<Stage> {
   const never = new AbortController()
   const seed = 'test'
   const load = new Load({
-    ...{ seed, api, subscribers, timeline, ledger, onViolation },
+    ...{ seed, runner: 'docker' as const, api, subscribers, timeline, ledger, onViolation },
     closing: never.signal,
     giveUp: never.signal,
   })

@@ -4,6 +4,5 @@ export default defineConfig({
   test: {
     name: 'chaos-worker',
     include: ['test/**/*.test.ts'],
-    globalSetup: ['../../../tools/test-engine/src/vitest.ts'],
   },
 })
