@@ -21,7 +21,8 @@ import {
 } from './scripts.ts'
 import { faultsOf, TestService } from './service.ts'
 
-const LINES = 1_000
+/** At 5 ms each they last until a test has done what it does to them. */
+const LINES = 600
 const ENDLESS = `${CONNECTED}; i=0; while :; do echo '{"event":"text_delta","delta":"x"}'; sleep 0.1; done`
 
 describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its containers along', () => {
@@ -36,13 +37,12 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
       runner: 'docker',
       env: { DOCKER_HOST: engine.dockerHost },
       presets: {
-        // Each attempt keeps the numbers apart by its own.
-        counting: countingScript(LINES, { retry: { on: ['engine'], max_attempts: 3, backoff: '0s' } }),
+        counting: countingScript(LINES, { retry: { on: ['engine'], backoff: '0s' } }, { pauseMs: 5 }),
         once: script(ENDLESS),
         heedful: script(
           `trap 'echo "{\\"event\\":\\"finish\\",\\"status\\":\\"cancelled\\"}"; exit 0' TERM; ${ENDLESS}`,
         ),
-        warm: countingSession(LINES, { retry: { backoff: '0s' } }),
+        warm: countingSession(LINES, { retry: { backoff: '0s' } }, { pauseMs: 5 }),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
     })
@@ -67,18 +67,21 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   test.each(['TERM', 'KILL'] as const)(
     'has its tasks fail as LOST by it after SIG%s, or tried again where the preset says so',
     async (signal) => {
-      const kinds = ['counting', 'once', 'heedful', 'warm']
-      const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
-      await Promise.all(ids.map(midStream))
+      const begin = async (kinds: readonly string[]): Promise<readonly string[]> => {
+        const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
+        await Promise.all(ids.map(midStream))
+        return ids
+      }
+      const endless = await begin(['once', 'heedful'])
+      const retried = await begin(['counting', 'warm'])
       await restart(signal)
-      const [counting = '', once = '', heedful = '', warm = ''] = ids
-      for (const id of [once, heedful]) {
+      for (const id of endless) {
         const task = await service.ended(id)
         expect(task).toMatchObject({ status: 'FAILED', attempt: 1, error: { code: 'LOST' } })
         expect(task.error?.message).toMatch(/The Docker engine was stopped or restarted/)
         expect((await service.history(id)).attempts).toMatchObject([{ failureClass: 'ENGINE' }])
       }
-      for (const id of [counting, warm]) {
+      for (const id of retried) {
         const events = await service.events(id)
         expect(faultsOf(events)).toEqual([])
         const { status, attempts } = await service.history(id)
