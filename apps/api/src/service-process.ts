@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { StoreError } from '@gpu-service/task-store'
 import { describeProblems, readConfig } from './config.ts'
 import { createLogger } from './log.ts'
 import { type DecoratePorts, startService } from './start.ts'
@@ -10,10 +11,18 @@ const root = join(import.meta.dirname, '../../..')
 /** The whole life of a service that is a process of its own: from its environment to its exit. */
 export function serviceProcess(decorate: DecoratePorts = (ports) => ports): void {
   run(decorate).catch((error: unknown) => {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    process.stderr.write(`The service could not start.\n${text}\n`)
-    process.exit(1)
+    process.stderr.write(`The service could not start. ${textOf(error)}\n`)
+    process.exit(error instanceof StoreError && error.code === 'DATABASE_IN_USE' ? IN_USE : 1)
   })
+}
+
+/** EX_TEMPFAIL of sysexits.h: another process of the installation runs. */
+const IN_USE = 75
+
+/** What the store says of its database is for people; anything else is a fault of the program. */
+function textOf(error: unknown): string {
+  if (error instanceof StoreError) return error.message
+  return error instanceof Error ? (error.stack ?? error.message) : String(error)
 }
 
 async function run(decorate: DecoratePorts): Promise<void> {

@@ -1,9 +1,11 @@
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import Database from 'better-sqlite3'
 import { StoreError, toStoreError } from './store-error.ts'
 
-/** In the lock's own file: the database was made. */
+/** In the lock's own file, as `user_version`: the database was made. */
 const MADE = 1
+/** Where SQLite keeps `application_id` in a file's header, which holds the owner's process id: 4 bytes, the largest first. */
+const OWNER_AT = 68
 
 /** The database is this process's own until it is disposed of. */
 export interface DatabaseLock extends Disposable {
@@ -31,14 +33,16 @@ export function lockDatabase(file: string): DatabaseLock {
     // The lock is kept over commits.
     lock.pragma('locking_mode=EXCLUSIVE')
     lock.exec('BEGIN EXCLUSIVE; COMMIT')
+    lock.pragma(`application_id=${process.pid}`)
   } catch (error) {
     lock?.close()
     const failure = toStoreError(error, `locking ${lockFile}`)
     if (failure.code !== 'DATABASE_BUSY')
       throw new StoreError('DATABASE_UNAVAILABLE', failure.message, { cause: error })
+    const pid = ownerOf(lockFile)
     throw new StoreError(
       'DATABASE_IN_USE',
-      `Another process uses the database ${file}. Stop it first, or take another DATA_DIR.`,
+      `Another process${pid === null ? '' : ` (${pid})`} uses the database ${file}. Stop it first, or take another DATA_DIR.`,
       { cause: error },
     )
   }
@@ -53,5 +57,15 @@ export function lockDatabase(file: string): DatabaseLock {
     [Symbol.dispose]() {
       held.close()
     },
+  }
+}
+
+/** Past the lock, which keeps SQLite itself from reading; `null`: it does not say. */
+function ownerOf(lockFile: string): number | null {
+  try {
+    const pid = readFileSync(lockFile).readInt32BE(OWNER_AT)
+    return pid > 0 ? pid : null
+  } catch {
+    return null
   }
 }

@@ -11,6 +11,7 @@ import { watchFile } from './database-file.ts'
 import { lockDatabase } from './database-lock.ts'
 import { createDurability, type Durability } from './durability.ts'
 import { createEventLog } from './event-log.ts'
+import { Prisma } from './generated/client.ts'
 import { MIGRATIONS } from './generated/migrations.ts'
 import { createLookup } from './lookup.ts'
 import { migrate } from './migrations.ts'
@@ -50,6 +51,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
     await migrate(connectionFactory(file), MIGRATIONS, logger)
     const connections = await openConnections(file)
     try {
+      await expectSound(file, connections)
       const writer = createWriter(connections.writer, watchFile(file))
       const installation = await identify(connections, writer)
       lock.mark()
@@ -68,6 +70,21 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
     lock[Symbol.dispose]()
     throw toStoreError(error, `opening ${file}`)
   }
+}
+
+/** A database of no more bytes is looked through for damage before it is used: that takes a fraction of a second. */
+const MAX_CHECKED_BYTES = 64 * 1024 * 1024
+
+/** Throws `StoreError` DATABASE_CORRUPT where the database is small enough to be looked through, and damaged. */
+async function expectSound(file: string, { writer }: Connections): Promise<void> {
+  if (statSync(file).size > MAX_CHECKED_BYTES) return
+  const [first] = await writer.query<{ quick_check: string }>(Prisma.sql`PRAGMA quick_check(1)`)
+  if (first?.quick_check === 'ok') return
+  const damage = first?.quick_check ?? 'it does not say how'
+  throw new StoreError(
+    'DATABASE_CORRUPT',
+    `The database ${file} is damaged: ${damage}. Put a copy in its place, or save what there is with SQLite's .recover.`,
+  )
 }
 
 /** `owned` is let go of in its order. */

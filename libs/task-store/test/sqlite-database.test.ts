@@ -286,11 +286,20 @@ describe('the SQLite database of a task store', () => {
     await store[Symbol.asyncDispose]()
   })
 
-  it('keeps its write-ahead log short under a stream of writes that never pauses', async () => {
+  it('keeps its write-ahead log short under a stream of writes that never pauses, and 200 readers of it', async () => {
     const store = await open()
     await store.create([newTask(1)])
     await store.claim([claimOf(1)])
     let largest = 0
+    let isOver = false
+    let reads = 0
+    const follow = async (): Promise<void> => {
+      for (let after = 0; !isOver; reads++) {
+        after = (await store.events(taskId(1), after, 1)).at(-1)?.seq ?? after
+        await later(1_000)
+      }
+    }
+    const readers = Array.from({ length: 200 }, follow)
     const line = 'x'.repeat(8_000)
     for (let after = 2, n = 0; n < 300; n++, after += 50) {
       const events = deltas(after, 50).map((event) => ({
@@ -305,6 +314,9 @@ describe('the SQLite database of a task store', () => {
     }
     expect(statSync(file).size).toBeGreaterThan(50_000_000)
     expect(largest).toBeLessThan(64 * 1_024 * 1_024)
+    isOver = true
+    await Promise.all(readers)
+    expect(reads).toBeGreaterThan(200)
     await store[Symbol.asyncDispose]()
   })
 })

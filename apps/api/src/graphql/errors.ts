@@ -25,6 +25,9 @@ const PUBLIC_CODES = [
 ] as const
 export type PublicCode = (typeof PUBLIC_CODES)[number]
 
+/** When a client that was told DATABASE_UNAVAILABLE may ask again. */
+const RETRY_AFTER_SECONDS = 5
+
 /** An error that a client is meant to see. */
 export function refusal(code: PublicCode, message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { code } })
@@ -34,8 +37,8 @@ export function refusal(code: PublicCode, message: string): GraphQLError {
 export type FormatError = (error: unknown) => GraphQLFormattedError
 
 /**
- * Errors with a public code, and what the GraphQL library says about a request that does not fit the schema, pass. Anything else is
- * unexpected: it is logged whole under an id, and the client gets INTERNAL_SERVER_ERROR with this id and nothing more.
+ * Errors with a public code, and what the GraphQL library says about a request that does not fit the schema, pass. An outage of the
+ * database is told as one. Anything else is unexpected: it is logged whole under an id, and the client gets INTERNAL_SERVER_ERROR with this id and nothing more.
  */
 export function createErrorFormat(logger: Logger): FormatError {
   return (error) => {
@@ -50,7 +53,8 @@ export function createErrorFormat(logger: Logger): FormatError {
     if (root instanceof StoreError && root.code !== 'DATABASE_CORRUPT' && isOutage(root)) {
       logger.warn({ err: root, path: path?.join('.') }, 'An operation failed because of the database.')
       const message = `${root.message} Nothing was changed; it can be tried again.`
-      return { message, ...place, extensions: { code: 'DATABASE_UNAVAILABLE' satisfies PublicCode } }
+      const extensions = { code: 'DATABASE_UNAVAILABLE', retryAfterSeconds: RETRY_AFTER_SECONDS }
+      return { message, ...place, extensions }
     }
     const errorId = randomUUID()
     logger.error({ err: root, errorId, path: path?.join('.') }, 'An operation failed unexpectedly.')
