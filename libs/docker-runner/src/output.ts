@@ -53,6 +53,8 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
   /** When the worker's run began. */
   let startedAt = 0
   let isPaused = false
+  /** Lets go of the call that waits for the container's end. */
+  let endWait = (): void => undefined
   let pauseMs = SHORTEST_PAUSE_MS
   let refusedReads = 0
 
@@ -112,6 +114,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
     try {
       const info = container === null ? await options.containers.find(name, signal) : await inspect(container)
       outages.answered()
+      endWait()
       return info
     } catch (error) {
       if (!(error instanceof EngineError)) throw error
@@ -149,6 +152,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       yield* read({ follow: true, until: null, mayStartAgain: false, guard: watchContainer })
     } catch (error) {
       if (!isBroken(error)) throw error
+      if (error instanceof EngineError) outages.failed(error)
       if (!signal.aborted) logger.debug({ worker: name, error }, 'the followed log broke off')
     }
   }
@@ -222,8 +226,6 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
           if (reader.beganTooLate) break
           pace.waitingSince = performance.now()
         }
-        // An engine that is gone has broken off its other connections with this one: that is to be noticed before they are let go of.
-        if (how.follow) await new Promise(setImmediate)
       } finally {
         done.abort()
         answer.destroy()
@@ -240,12 +242,18 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       exited.abort()
     }
     done.addEventListener('abort', wake)
-    // Only a hint that comes early: this call may never settle. That it breaks off is a hint, too: the engine may have gone.
+    // Only a hint that comes early: this call may never settle. That it breaks off is a hint, too: the engine may have gone. It breaks off a
+    // little later than the log, so it is kept until the engine has answered again.
+    const waiting = new AbortController()
+    endWait = () => {
+      waiting.abort()
+    }
+    const asked = { timeoutMs: LONGEST_TIMER_MS, signal: AbortSignal.any([signal, waiting.signal]) }
     engine
-      .stream('POST', `/containers/${container ?? ''}/wait`, { timeoutMs: LONGEST_TIMER_MS, signal: done })
+      .stream('POST', `/containers/${container ?? ''}/wait`, asked)
       .then(text)
       .catch((error: unknown) => {
-        if (!done.aborted) outages.failed(error)
+        if (!asked.signal.aborted) outages.failed(error)
       })
       .finally(wake)
     let wasAway = false

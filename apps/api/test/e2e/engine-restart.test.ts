@@ -81,7 +81,8 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
         expect(faultsOf(events)).toEqual([])
         const warned = events.filter(
           ({ level, line }) =>
-            level === 'warning' && /The Docker engine (was away|broke off)/.test(String(line)),
+            level === 'warning' &&
+            /The Docker engine (was|broke off)|the Docker engine was not there/.test(String(line)),
         )
         const missing = missingOf(deltasOf(events), kind === 'flood' ? FLOOD : LINES)
         const { status, error, attempts, finishedAt } = await service.history(id)
@@ -96,7 +97,17 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
         const told = events
           .filter(({ __typename }) => __typename === 'GapEvent')
           .map(({ detail }) => Number(/: (\d+) of its events are missing/.exec(String(detail))?.[1]))
-        expect(told.reduce((sum, count) => sum + count, 0)).toBe(missing)
+        if (error?.code === 'LOST') {
+          // It ended meanwhile, and its finish is among what is missing.
+          expect({ kind, isSaid: missing > 0 && warned.length > 0 }).toEqual({ kind, isSaid: true })
+          continue
+        }
+        // The halves of two lines that have become one are a fault that stands for one event.
+        const faults = events.filter(({ __typename }) => __typename === 'ProtocolFaultEvent')
+        expect({ kind, told: told.reduce((sum, count) => sum + count, faults.length) }).toEqual({
+          kind,
+          told: missing,
+        })
         expect({ kind, status, code: error?.code }).toEqual(
           missing === 0
             ? { kind, status: 'COMPLETED', code: undefined }
