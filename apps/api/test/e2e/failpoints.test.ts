@@ -35,6 +35,7 @@ function crossingsOf(recorded: Recorded, action: FailAction, but: readonly strin
   for (const [scenario, steps] of recorded) {
     for (const step of steps) {
       if (ASKED.test(step) || seen.has(step)) continue
+      if (step === 'store.compact' && scenario.isCompacted !== true) continue
       if (!isAll) seen.add(step)
       const isBeforeOnly = READS.test(step) || (action.kind === 'throw' && WRITES.test(step))
       for (const side of isBeforeOnly ? (['before'] as const) : (['before', 'after'] as const))

@@ -22,6 +22,8 @@ export interface Scenario {
    */
   readonly walk: (lane: Lane, key: string) => Promise<string>
   readonly comesTo: Walked
+  /** Its events are compacted, in however few commits they were stored. */
+  readonly isCompacted?: true
   /** Where a service is killed that leaves it to the next start; without one, nowhere. */
   readonly leftAt?: Pick<Failpoint, 'step' | 'side'>
 }
@@ -160,6 +162,7 @@ export const SCENARIOS: readonly Scenario[] = [
     name: 'a task that fails and is tried again',
     walk: (lane, key) => oneOff(lane, 'failing', key),
     comesTo: { ...completed, maxAttempts: 2 },
+    isCompacted: true,
     leftAt: { step: 'store.append requeue', side: 'after' },
   },
   {
