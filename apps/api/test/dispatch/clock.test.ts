@@ -32,6 +32,7 @@ describe.each([
     const statuses = await Promise.all(ids.map(async (id) => (await stage.task(id)).status))
     expect(statuses).toEqual(['RUNNING', 'RUNNING', 'STARTING'])
     stage.clock.advance(200)
+    await stage.listened()
     const codes = ['SILENCE_TIMEOUT', 'RUN_TIMEOUT', 'START_TIMEOUT']
     for (const [index, id] of ids.entries())
       expect(await stage.reached(id, 'TIMED_OUT')).toMatchObject({ error: { code: codes[index] } })

@@ -1,4 +1,4 @@
-import type { Task, TaskId } from '@gpu-service/tasks'
+import { RunnerError, type Task, type TaskId } from '@gpu-service/tasks'
 import { describe, expect, test } from 'vitest'
 import type { ScriptedWorker } from './scripted-worker.ts'
 import { eventually, NO_GPU, oneOff, session, Stage, type SpecChange } from './stage.ts'
@@ -16,6 +16,7 @@ async function timesOut(
   await stage.planned()
   expect((await stage.task(id)).status).toBe(from)
   stage.clock.advance(1)
+  if (code === 'SILENCE_TIMEOUT') await stage.listened()
   const task = await stage.reached(id, 'TIMED_OUT')
   expect(task.error?.code).toBe(code)
   return task
@@ -187,6 +188,29 @@ describe('the deadline', () => {
     await staysAsItIs(stage, id)
   })
 
+  test('of silence does not count while nobody could have heard the worker, nor before what it said meanwhile is read', async () => {
+    await using stage = await oneOffs({ silenceMs: 10 * SECOND, runMs: DAY })
+    const { id, worker } = await running(stage)
+    stage.runner.trouble = new RunnerError('ENGINE_UNAVAILABLE', 'The engine is away.')
+    for (let n = 0; n < 6; n++) {
+      stage.clock.advance(10 * SECOND)
+      await stage.planned()
+    }
+    expect((await stage.task(id)).status).toBe('RUNNING')
+    stage.runner.trouble = null
+    // By then the engine has been asked again.
+    stage.clock.advance(5 * SECOND)
+    await stage.planned()
+    worker.say({ event: 'text_delta', delta: '.' })
+    await eventually(async () => {
+      expect(await stage.said(id, 'text_delta')).toHaveLength(1)
+    })
+    await stage.listened()
+    await stage.planned()
+    expect((await stage.task(id)).status).toBe('RUNNING')
+    await timesOut(stage, id, { afterMs: 10 * SECOND, from: 'RUNNING', code: 'SILENCE_TIMEOUT' })
+  })
+
   test('of silence is of each task of a session alone', async () => {
     await using stage = await Stage.open({
       presets: [
@@ -210,6 +234,7 @@ describe('the deadline', () => {
       expect(await stage.said(two, 'text_delta')).toHaveLength(1)
     })
     stage.clock.advance(SECOND)
+    await stage.listened()
     expect(await stage.reached(one, 'TIMED_OUT')).toMatchObject({ error: { code: 'SILENCE_TIMEOUT' } })
     expect((await stage.task(two)).status).toBe('RUNNING')
   })

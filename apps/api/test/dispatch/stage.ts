@@ -317,6 +317,12 @@ export class Stage implements AsyncDisposable {
     })
   }
 
+  /** Lets the time pass in which what a silent worker may have said after all would be read. */
+  async listened(): Promise<void> {
+    await turns()
+    this.clock.advance(3_000)
+  }
+
   /** Waits until what is under way has been planned and carried out: whatever was to be started has been asked for then. */
   async planned(): Promise<void> {
     const [preset] = this.presets.presets()

@@ -95,6 +95,11 @@ export class Run {
     return this.#stopReason
   }
 
+  /** When its worker last said something of it, by the monotonic clock. */
+  get heardAt(): number {
+    return this.#heardAt
+  }
+
   /** Aborted when it is to be stopped or has ended: nothing more is waited for on its behalf. */
   get unwanted(): AbortSignal {
     return this.#unwanted.signal

@@ -1,12 +1,12 @@
 import type { ArtifactFiles, ArtifactSource, Taken } from '../artifact-files.ts'
-import { leftOf, type Clock } from '../clock.ts'
+import { delay, leftOf, type Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
 import type { TaskEvent } from '../event.ts'
 import type { GpuReading } from '../evidence.ts'
 import type { ArtifactId, GpuId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { Logger } from '../logger.ts'
-import type { AssignedGpu, OutputStream, PullProgress, WorkerRunner } from '../runner.ts'
+import type { AssignedGpu, OutputStream, PullProgress, WorkerRunner, WorkerState } from '../runner.ts'
 import type { TaskStore, WorkerPatch } from '../store.ts'
 import type { StopReason, Task, TaskRelease } from '../task.ts'
 import type { Worker } from '../worker.ts'
@@ -49,6 +49,8 @@ export interface WorkerContext {
 
 /** Between SIGTERM and SIGKILL of a session worker that has let its grace period pass already. */
 const LAST_GRACE_MS = 500
+/** So long a runner may take to read on when its neighbour answers again. */
+const HEARING_MS = 3_000
 /** Run ids of a session worker that have ended and are remembered, so that a late word is told from a foreign one. */
 const MAX_PAST = 1_000
 const MAX_AFFINITIES = 1_000
@@ -573,7 +575,7 @@ export class WorkerLife {
     if (task.affinity !== null) this.#affinities.note(task.affinity, clock.now())
     const events: RunEvents = {
       onOverdue: (run, reason) => {
-        if (reason === 'silence' && this.#isBehind) run.armSilence()
+        if (reason === 'silence') void this.#doubtSilence(run)
         else void this.#stopAfter(run, reason)
       },
       onUnacknowledged: (run) => {
@@ -753,6 +755,23 @@ export class WorkerLife {
       callback()
     })
     this.#timers.add(timer)
+  }
+
+  /**
+   * Nothing was heard of the worker for too long. That is its own silence only where it could have been heard: where what it runs on answers,
+   * and what it may have said meanwhile has had the time to be read.
+   */
+  async #doubtSilence(run: Run): Promise<void> {
+    const { clock, runner } = this.#context
+    const { heardAt } = run
+    const look = (): Promise<WorkerState> => runner.inspect(this.#worker.name)
+    if (!this.#isBehind) {
+      await this.#insist('look at the worker', this.#ended.signal, look)
+      await delay(clock, HEARING_MS, this.#ended.signal)
+    }
+    if (run.isOver || this.#ended.signal.aborted) return
+    if (this.#isBehind || run.heardAt !== heardAt) run.armSilence()
+    else void this.#stopAfter(run, 'silence')
   }
 
   async #stopAfter(run: Run, reason: StopReason): Promise<void> {
