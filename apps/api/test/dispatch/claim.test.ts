@@ -125,7 +125,7 @@ describe('a task that is being given to a session', () => {
     await using stage = await open()
     const worker = await stage.warm('warm')
     stage.onceStored('claim', async () => {
-      await stage.dispatcher.cancel(id, null)
+      await stage.dispatcher.cancel(await stage.onlyTask(), null)
     })
     const id = await stage.submit('warm')
     await stage.reached(id, 'CANCELLED')

@@ -317,6 +317,13 @@ export class Stage implements AsyncDisposable {
     })
   }
 
+  /** The one task that has not ended, also before its submitter has heard of it. */
+  async onlyTask(): Promise<TaskId> {
+    const [task] = await this.store.activeTasks()
+    if (task === undefined) throw new Error('there is no task')
+    return task.id
+  }
+
   /** Lets the time pass in which what a silent worker may have said after all would be read. */
   async listened(): Promise<void> {
     await turns()
