@@ -158,7 +158,7 @@ for (const { runner, skipped } of RUNNERS) {
             timeouts: { ...second, run: '1s' },
           }),
           unready: session({ timeouts: { ...second, start: '1s' } }, { FAULTS: 'hang_loading' }),
-          warm: session({ timeouts: { ...second, silence: '1s', run: '2s' } }),
+          warm: session({ timeouts: { ...second, silence: '1s', run: '6s' } }),
         },
       })
     })
