@@ -110,9 +110,10 @@ describe('a worker whose launcher was killed by hand', () => {
 
 describe('a process number that another process was given', () => {
   it('is not taken for the worker, and the other process is left alone', async () => {
-    await using stranger = startStranger()
-    const { order, folder } = await rig.start('echo up')
+    const { order, folder } = await rig.start('echo up; sleep 0.1')
     await rig.read(order)
+    // Processes are told apart by the hundredth of a second in which they began.
+    await using stranger = startStranger()
     const identity = await readFile(join(folder, 'identity'), 'utf8')
     await writeFile(join(folder, 'identity'), identity.replace(/^\d+/, String(stranger.pid)))
     await rm(join(folder, 'exit'))
