@@ -98,7 +98,7 @@ export class Lane implements AsyncDisposable {
 
   /** The steps of a walk that nothing disturbs. */
   async record({ prepare, walk }: Scenario): Promise<ReadonlySet<string>> {
-    await prepare?.(this)
+    await prepare(this)
     await this.#tell({ record: true })
     await walk(this, this.#nextKey())
     return this.#steps()
@@ -118,7 +118,7 @@ export class Lane implements AsyncDisposable {
   /** Walks, is killed at the failpoint, goes on after a new start; gives what is wrong then. */
   async cross(scenario: Scenario, failpoint: Failpoint): Promise<readonly string[]> {
     return this.#faultsIn(scenario, textOf(failpoint), async (key) => {
-      await scenario.prepare?.(this)
+      await scenario.prepare(this)
       await this.#tell({ set: failpoint })
       await this.#dies(scenario.walk(this, key).catch(() => undefined))
       await this.service.up()
@@ -132,7 +132,7 @@ export class Lane implements AsyncDisposable {
     failpoint: EngineFailpoint,
   ): Promise<readonly string[]> {
     return this.#faultsIn(scenario, `kill ${failpoint.side} ${failpoint.call}`, async (key) => {
-      await scenario.prepare?.(this)
+      await scenario.prepare(this)
       gate.set(failpoint, this.service.pid)
       await this.#dies(scenario.walk(this, key).catch(() => undefined)).finally(() => {
         gate.set(null, 0)
@@ -155,7 +155,7 @@ export class Lane implements AsyncDisposable {
   async pass(scenario: Scenario, failpoint: Failpoint): Promise<readonly string[]> {
     const anyEnd = { ...scenario, comesTo: { ...scenario.comesTo, status: null, text: null } }
     return this.#faultsIn(anyEnd, textOf(failpoint), async (key) => {
-      await scenario.prepare?.(this)
+      await scenario.prepare(this)
       await this.#tell({ set: failpoint })
       await this.#insist(() => scenario.walk(this, key))
       await this.#tell({ set: null })
@@ -196,7 +196,7 @@ export class Lane implements AsyncDisposable {
   /** Is killed where the scenario says, and leaves the rest to the next start. */
   async #leave({ prepare, walk, leftAt }: Scenario, key: string): Promise<void> {
     if (leftAt === undefined) throw new Error('the scenario does not say where it is left')
-    await prepare?.(this)
+    await prepare(this)
     await this.#tell({ set: { ...leftAt, n: 1, action: { kind: 'kill' } } })
     await this.#dies(walk(this, key).catch(() => undefined))
   }

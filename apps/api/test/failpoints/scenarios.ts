@@ -14,8 +14,8 @@ export interface Walked {
 /** A way that a task can go. */
 export interface Scenario {
   readonly name: string
-  /** What must be there before it. */
-  readonly prepare?: (lane: Lane) => Promise<void>
+  /** What must be there before it, and what must not: a start that finds a session takes other steps than one that finds none. */
+  readonly prepare: (lane: Lane) => Promise<void>
   /**
    * What a client does, up to the moment at which nothing is left to do for the service. It can be cut off at any moment and be begun anew,
    * as a client does: it submits under the same key.
@@ -87,6 +87,9 @@ export function presetsOf({
 const completed: Walked = { status: 'COMPLETED', maxAttempts: 1, text: WHOLE_TEXT, artifacts: 0 }
 const cancelled: Walked = { ...completed, status: 'CANCELLED', text: null }
 
+const cold: Scenario['prepare'] = (lane) => lane.endSessions()
+const warm: Scenario['prepare'] = (lane) => lane.warm()
+
 async function oneOff(lane: Lane, kind: string, key: string): Promise<string> {
   const id = await lane.submit(kind, key)
   await lane.service.events(id)
@@ -97,13 +100,14 @@ async function oneOff(lane: Lane, kind: string, key: string): Promise<string> {
 export const SCENARIOS: readonly Scenario[] = [
   {
     name: 'a one-off task',
+    prepare: cold,
     walk: (lane, key) => oneOff(lane, 'plain', key),
     comesTo: completed,
     leftAt: { step: 'store.claim', side: 'after' },
   },
   {
     name: 'a task of a session that is cold, and the end of the session',
-    prepare: (lane) => lane.endSessions(),
+    prepare: cold,
     async walk(lane, key) {
       const id = await lane.submit('session', key)
       await lane.service.events(id)
@@ -114,7 +118,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a task of a session that is warm',
-    prepare: (lane) => lane.warm(),
+    prepare: warm,
     async walk(lane, key) {
       const id = await lane.submit('session', key)
       await lane.service.events(id)
@@ -124,7 +128,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a session that a client asks for and ends, though no task asks for it',
-    prepare: (lane) => lane.endSessions(),
+    prepare: cold,
     async walk(lane, key) {
       await lane.warm()
       await lane.endSessions()
@@ -134,6 +138,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a one-off task that is cancelled and gives its GPU back',
+    prepare: cold,
     async walk(lane, key) {
       const id = await lane.submit('endless', key)
       await lane.service.reached(id, 'RUNNING')
@@ -147,7 +152,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a task that is cancelled in its session',
-    prepare: (lane) => lane.warm(),
+    prepare: warm,
     async walk(lane, key) {
       const id = await lane.submit('session', key, { endless: true })
       await lane.service.reached(id, 'RUNNING')
@@ -160,6 +165,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a task that fails and is tried again',
+    prepare: cold,
     walk: (lane, key) => oneOff(lane, 'failing', key),
     comesTo: { ...completed, maxAttempts: 2 },
     isCompacted: true,
@@ -167,6 +173,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a task with an artifact',
+    prepare: cold,
     walk: (lane, key) => oneOff(lane, 'file', key),
     comesTo: { ...completed, artifacts: 1 },
     leftAt: { step: 'store.append settle', side: 'after' },
