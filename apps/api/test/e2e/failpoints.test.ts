@@ -14,6 +14,8 @@ const TIMEOUT = 600_000
 interface Crossing {
   readonly scenario: Scenario
   readonly failpoint: Failpoint
+  /** The scenario comes to it only now and then. */
+  readonly isByChance: boolean
 }
 
 /** What changes nothing: a crash after it is one before the next step. */
@@ -24,22 +26,37 @@ const WRITES = /^store\./
 /** What only a client's question causes. */
 const ASKED = /^store\.(tasksById|output|artifacts|attempts)$/
 
-/** The steps that each scenario takes. */
-type Recorded = ReadonlyMap<Scenario, ReadonlySet<string>>
+/** Starts are recorded so often: what they find depends on how far the killed process had come. */
+const RECORDINGS = 3
+
+/** The steps that each scenario takes, and in how many of its recordings. */
+type Recorded = ReadonlyMap<Scenario, ReadonlyMap<string, number>>
+
+async function recordings(
+  of: () => Promise<ReadonlySet<string>>,
+  times: number,
+): Promise<Map<string, number>> {
+  const seen = new Map<string, number>()
+  for (let n = 0; n < times; n++) for (const step of await of()) seen.set(step, (seen.get(step) ?? 0) + 1)
+  return seen
+}
 
 /** Each step once, in the first scenario that has it, before and, where it changes something, after it; with FAILPOINTS=all in every scenario. */
-function crossingsOf(recorded: Recorded, action: FailAction, but: readonly string[] = []): Crossing[] {
+function crossingsOf(
+  recorded: Recorded,
+  { action, times = 1, but = [] }: { action: FailAction; times?: number; but?: readonly string[] },
+): Crossing[] {
   const isAll = process.env['FAILPOINTS'] === 'all'
   const crossings: Crossing[] = []
   const seen = new Set<string>(isAll ? [] : but)
   for (const [scenario, steps] of recorded) {
-    for (const step of steps) {
+    for (const [step, count] of steps) {
       if (ASKED.test(step) || seen.has(step)) continue
       if (step === 'store.compact' && scenario.isCompacted !== true) continue
       if (!isAll) seen.add(step)
       const isBeforeOnly = READS.test(step) || (action.kind === 'throw' && WRITES.test(step))
       for (const side of isBeforeOnly ? (['before'] as const) : (['before', 'after'] as const))
-        crossings.push({ scenario, failpoint: { step, side, n: 1, action } })
+        crossings.push({ scenario, failpoint: { step, side, n: 1, action }, isByChance: count < times })
     }
   }
   return crossings
@@ -47,10 +64,11 @@ function crossingsOf(recorded: Recorded, action: FailAction, but: readonly strin
 
 describe('a service with process workers', () => {
   let lanes: readonly Lane[]
-  const recorded = new Map<Scenario, ReadonlySet<string>>()
+  const recorded = new Map<Scenario, ReadonlyMap<string, number>>()
   beforeAll(async () => {
     lanes = await Promise.all(Array.from({ length: LANES }, (_, n) => Lane.open('process', `lane-${n}`)))
-    for (const scenario of SCENARIOS) recorded.set(scenario, await first().record(scenario))
+    for (const scenario of SCENARIOS)
+      recorded.set(scenario, await recordings(() => first().record(scenario), 1))
   })
   afterAll(() => Promise.all(lanes.map((lane) => lane[Symbol.asyncDispose]())))
 
@@ -76,7 +94,7 @@ describe('a service with process workers', () => {
     'that is killed at any step of a task loses nothing, does nothing twice and leaves nothing',
     { timeout: TIMEOUT },
     async () => {
-      const crossings = crossingsOf(recorded, { kind: 'kill' })
+      const crossings = crossingsOf(recorded, { action: { kind: 'kill' } })
       expect(crossings.length).toBeGreaterThan(50)
       const lost = crossAll(crossings, (lane, { scenario, failpoint }) => lane.cross(scenario, failpoint))
       expect(await lost).toEqual([])
@@ -87,13 +105,22 @@ describe('a service with process workers', () => {
     'that is killed again at any step of taking up what it was killed over does not either',
     { timeout: TIMEOUT },
     async () => {
-      const starts = new Map<Scenario, ReadonlySet<string>>()
-      for (const scenario of SCENARIOS)
-        if (scenario.leftAt !== undefined) starts.set(scenario, await first().recordStart(scenario))
-      const walked = [...recorded.values()].flatMap((steps) => [...steps])
-      const crossings = crossingsOf(starts, { kind: 'kill' }, walked)
-      const lost = crossAll(crossings, (lane, { scenario, failpoint }) =>
-        lane.crossStart(scenario, failpoint),
+      const starts = new Map<Scenario, ReadonlyMap<string, number>>()
+      await Promise.all(
+        lanes.map(async (lane, index) => {
+          for (const [at, scenario] of SCENARIOS.entries())
+            if (scenario.leftAt !== undefined && at % LANES === index)
+              starts.set(scenario, await recordings(() => lane.recordStart(scenario), RECORDINGS))
+        }),
+      )
+      const inOrder = new Map(
+        [...starts].sort(([one], [other]) => SCENARIOS.indexOf(one) - SCENARIOS.indexOf(other)),
+      )
+      const but = [...recorded.values()].flatMap((steps) => [...steps.keys()])
+      const crossings = crossingsOf(inOrder, { action: { kind: 'kill' }, times: RECORDINGS, but })
+      expect(crossings.filter(({ isByChance }) => !isByChance).length).toBeGreaterThan(5)
+      const lost = crossAll(crossings, (lane, { scenario, failpoint, isByChance }) =>
+        lane.crossStart(scenario, failpoint, isByChance),
       )
       expect(await lost).toEqual([])
     },
@@ -103,7 +130,7 @@ describe('a service with process workers', () => {
     'in which any step of a task fails once goes on, and the task has an end',
     { timeout: TIMEOUT },
     async () => {
-      const crossings = crossingsOf(recorded, { kind: 'throw' })
+      const crossings = crossingsOf(recorded, { action: { kind: 'throw' } })
       const stuck = crossAll(crossings, (lane, { scenario, failpoint }) => lane.pass(scenario, failpoint))
       expect(await stuck).toEqual([])
     },

@@ -15,6 +15,8 @@ const EVENTUALLY = { timeout: 20_000, interval: 20 }
 const AFTERWARDS_MS = 3_000
 /** How often a client whose call has failed calls again, and how often a failpoint is tried that a walk has not come to. */
 const TRIES = 10
+/** The same for one that is come to by chance only. */
+const TRIES_BY_CHANCE = 2
 
 type Runner = 'docker' | 'process'
 
@@ -142,13 +144,18 @@ export class Lane implements AsyncDisposable {
   }
 
   /** Is killed in the middle of a walk, again at the failpoint of the next start, and started once more; gives what is wrong then. */
-  async crossStart(scenario: Scenario, failpoint: Failpoint): Promise<readonly string[]> {
-    return this.#faultsIn(scenario, textOf(failpoint), async (key) => {
+  async crossStart(
+    scenario: Scenario,
+    failpoint: Failpoint,
+    isByChance: boolean,
+  ): Promise<readonly string[]> {
+    const disturb = async (key: string): Promise<void> => {
       await this.#leave(scenario, key)
       const started = this.service.up({ [FAILPOINT_VARIABLE]: JSON.stringify(failpoint) })
       await this.#dies(started.then(() => sleep(AFTERWARDS_MS)).catch(() => undefined))
       await this.service.up()
-    })
+    }
+    return this.#faultsIn(scenario, textOf(failpoint), disturb, isByChance)
   }
 
   /** Walks while a call of a port fails or hangs; the service goes on as it is. */
@@ -166,6 +173,7 @@ export class Lane implements AsyncDisposable {
     scenario: Scenario,
     what: string,
     disturb: (key: string) => Promise<void>,
+    isByChance = false,
   ): Promise<readonly string[]> {
     const where = `${scenario.name}, ${what}`
     for (let tries = 1; ; tries++) {
@@ -177,7 +185,10 @@ export class Lane implements AsyncDisposable {
       } catch (error) {
         if (!this.service.isUp) await this.service.up()
         // What a worker says in one breath is stored in one commit: on a busy machine a walk may leave out a step.
-        if (error instanceof NotReached && tries < TRIES) continue
+        if (error instanceof NotReached) {
+          if (tries < (isByChance ? TRIES_BY_CHANCE : TRIES)) continue
+          if (isByChance) return []
+        }
         return [`${where}: ${error instanceof Error ? error.message : String(error)}`]
       }
     }
