@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ArtifactId, EndedTask, TaskId, TaskRemoval, TaskStore } from '@gpu-service/tasks'
+import type { ArtifactId, EndedTask, ForgettingStore, TaskId, TaskRemoval } from '@gpu-service/tasks'
 import type { Transaction } from './connection.ts'
 import { Prisma, type PrismaClient } from './generated/client.ts'
 import { inBatches } from './statements.ts'
@@ -19,24 +19,11 @@ const SPARE_PAGES = 4_096
 /** Each one given back may move another one. */
 const PAGES_AT_ONCE = 128
 
-type Removal = Pick<
-  TaskStore,
-  | 'endedTasks'
-  | 'lastEnded'
-  | 'beginRemoval'
-  | 'removals'
-  | 'continueRemoval'
-  | 'removeWorkers'
-  | 'knownArtifacts'
-  | 'usage'
-  | 'giveSpaceBack'
->
-
 /**
  * The store's ways to forget. What takes long is done in stretches: each is a short transaction with a rest after it, so that
  * whatever else wants to write has its turn.
  */
-export function createRemoval(file: string, reader: PrismaClient, writer: Writer): Removal {
+export function createRemoval(file: string, reader: PrismaClient, writer: Writer): ForgettingStore {
   async function stretch<T>(
     change: (transaction: Transaction, isOver: () => boolean) => Promise<T>,
   ): Promise<T> {

@@ -344,3 +344,17 @@ export class StaleWriteError extends Error {
     this.taskId = taskId
   }
 }
+
+/** The part of a store by which it forgets. */
+export type ForgettingStore = Pick<
+  TaskStore,
+  | 'endedTasks'
+  | 'lastEnded'
+  | 'beginRemoval'
+  | 'removals'
+  | 'continueRemoval'
+  | 'removeWorkers'
+  | 'knownArtifacts'
+  | 'usage'
+  | 'giveSpaceBack'
+>

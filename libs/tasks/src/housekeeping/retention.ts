@@ -2,7 +2,7 @@ import type { ArtifactFiles } from '../artifact-files.ts'
 import { delay, type Clock } from '../clock.ts'
 import type { TaskId } from '../ids.ts'
 import type { Logger } from '../logger.ts'
-import type { TaskRemoval, TaskStore } from '../store.ts'
+import type { ForgettingStore, TaskRemoval, TaskStore } from '../store.ts'
 import { ClockTrust, STEADY_MS } from './clock-trust.ts'
 
 /** What is kept of tasks that have ended; `null`: there is no such limit. */
@@ -23,19 +23,7 @@ const BATCH = 50
 const TO_COMPACT = 200
 
 export interface RetentionOptions {
-  readonly store: Pick<
-    TaskStore,
-    | 'compact'
-    | 'endedTasks'
-    | 'lastEnded'
-    | 'beginRemoval'
-    | 'removals'
-    | 'continueRemoval'
-    | 'removeWorkers'
-    | 'knownArtifacts'
-    | 'usage'
-    | 'giveSpaceBack'
-  >
+  readonly store: ForgettingStore & Pick<TaskStore, 'compact'>
   readonly artifactFiles: Pick<ArtifactFiles, 'remove' | 'removeStrays'>
   readonly retention: RetentionLimits
   /** Between two looks for what need not be kept, in milliseconds. */
