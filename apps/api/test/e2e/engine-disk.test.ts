@@ -3,13 +3,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import {
-  BUSYBOX_IMAGE,
-  ensureTestImage,
-  privateEngineObstacle,
-  startPrivateEngine,
-  type PrivateEngine,
-} from '@gpu-service/test-engine'
+import { privateEngineObstacle, type PrivateEngine } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   CONNECTED,
@@ -21,7 +15,8 @@ import {
   runnerCheck,
   script,
 } from './scripts.ts'
-import { faultsOf, TestService, type SeenEvent } from './service.ts'
+import { OwnEngineStage } from './own-engine.ts'
+import { faultsOf, type TestService, type SeenEvent } from './service.ts'
 
 /** At 5 ms each they last longer than the disk is full. */
 const LINES = 1_500
@@ -36,27 +31,23 @@ function gapsOf(events: readonly SeenEvent[]): SeenEvent[] {
 }
 
 describe.skipIf(privateEngineObstacle() !== null)('an engine with a small disk and a lossy log', () => {
+  let stage: OwnEngineStage
   let engine: PrivateEngine
   let service: TestService
   beforeAll(async () => {
-    engine = await startPrivateEngine({ daemonConfig: LOSSY, diskMib: 256 })
-    await ensureTestImage(engine.dockerHost, BUSYBOX_IMAGE)
-    service = await TestService.start({
-      runner: 'docker',
-      env: { DOCKER_HOST: engine.dockerHost },
-      presets: {
+    stage = await OwnEngineStage.open(
+      { daemonConfig: LOSSY, diskMib: 256 },
+      {
         flood: script(`seq 1 20000 | sed 's/.*/{"event":"text_delta","delta":"& "}/'; ${FINISHED}`),
         silent: countingScript(LINES, {}, { pauseMs: 5 }),
         numbered: countingScript(LINES, {}, { pauseMs: 5, isNumbered: true }),
         warm: countingSession(LINES, {}, { pauseMs: 5 }),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
-    })
+    )
+    ;({ engine, service } = stage)
   })
-  afterAll(async () => {
-    await service[Symbol.asyncDispose]()
-    await engine[Symbol.asyncDispose]()
-  })
+  afterAll(() => stage[Symbol.asyncDispose]())
 
   const filler = () => join(engine.dataRoot, 'filler')
 
@@ -77,9 +68,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine with a small disk a
   })
 
   test('full for a while leaves no task COMPLETED that lost output, and none FAILED that counts and lost none', async () => {
-    const kinds = ['silent', 'numbered', 'warm']
-    const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
-    for (const id of ids) await service.events(id, 0, ({ __typename }) => __typename === 'TextDeltaEvent')
+    const ids = await stage.begin(['silent', 'numbered', 'warm'])
     await fill()
     await vi.waitFor(
       async () => {

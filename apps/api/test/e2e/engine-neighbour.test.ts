@@ -1,12 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import {
-  BUSYBOX_IMAGE,
-  clientOf,
-  ensureTestImage,
-  privateEngineObstacle,
-  startPrivateEngine,
-  type PrivateEngine,
-} from '@gpu-service/test-engine'
+import { clientOf, privateEngineObstacle, type PrivateEngine } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   CONNECTED,
@@ -19,24 +12,22 @@ import {
   script,
   stderrOf,
 } from './scripts.ts'
-import { faultsOf, TestService } from './service.ts'
+import { OwnEngineStage } from './own-engine.ts'
+import { faultsOf, type TestService } from './service.ts'
 
 /** At 5 ms each they last until a test has done what it does to them. */
 const LINES = 600
 const ENDLESS = `${CONNECTED}; i=0; while :; do echo '{"event":"text_delta","delta":"x"}'; sleep 0.1; done`
 
 describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its containers along', () => {
+  let stage: OwnEngineStage
   let engine: PrivateEngine
   let docker: ReturnType<typeof clientOf>
   let service: TestService
   beforeAll(async () => {
-    engine = await startPrivateEngine()
-    docker = clientOf(engine.dockerHost)
-    await ensureTestImage(engine.dockerHost, BUSYBOX_IMAGE)
-    service = await TestService.start({
-      runner: 'docker',
-      env: { DOCKER_HOST: engine.dockerHost },
-      presets: {
+    stage = await OwnEngineStage.open(
+      {},
+      {
         counting: countingScript(LINES, { retry: { on: ['engine'], backoff: '0s' } }, { pauseMs: 5 }),
         once: script(ENDLESS),
         heedful: script(
@@ -45,36 +36,25 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
         warm: countingSession(LINES, { retry: { backoff: '0s' } }, { pauseMs: 5 }),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
-    })
+    )
+    ;({ engine, service } = stage)
+    docker = clientOf(engine.dockerHost)
   })
-  afterAll(async () => {
-    await service[Symbol.asyncDispose]()
-    await engine[Symbol.asyncDispose]()
-  })
+  afterAll(() => stage[Symbol.asyncDispose]())
 
-  const midStream = (id: string) => service.events(id, 0, ({ __typename }) => __typename === 'TextDeltaEvent')
+  const begin = async (kind: string): Promise<string> => (await stage.begin([kind]))[0] ?? ''
 
   async function containerOf(id: string) {
     const { worker } = await service.task(id)
     return docker.getContainer(worker?.containerId ?? '')
   }
 
-  async function restart(signal: 'TERM' | 'KILL'): Promise<void> {
-    await engine.stop(signal)
-    await engine.start()
-  }
-
   test.each(['TERM', 'KILL'] as const)(
     'has its tasks fail as LOST by it after SIG%s, or tried again where the preset says so',
     async (signal) => {
-      const begin = async (kinds: readonly string[]): Promise<readonly string[]> => {
-        const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
-        await Promise.all(ids.map(midStream))
-        return ids
-      }
-      const endless = await begin(['once', 'heedful'])
-      const retried = await begin(['counting', 'warm'])
-      await restart(signal)
+      const endless = await stage.begin(['once', 'heedful'])
+      const retried = await stage.begin(['counting', 'warm'])
+      await stage.restart(signal)
       for (const id of endless) {
         const task = await service.ended(id)
         expect(task).toMatchObject({ status: 'FAILED', attempt: 1, error: { code: 'LOST' } })
@@ -96,12 +76,10 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   )
 
   test('has what its containers said while nobody could read them read from their logs', async () => {
-    const id = await service.submit('counting')
-    await midStream(id)
+    const id = await begin('counting')
     const container = await containerOf(id)
     await service.down('SIGKILL')
-    await engine.stop('TERM')
-    await engine.start()
+    await stage.restart('TERM')
     const log = (await container.logs({ stdout: true, stderr: false })).toString('latin1')
     const said = log.split('text_delta').length - 1
     await service.up()
@@ -127,8 +105,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   })
 
   test('that hangs in mid-stream is told by the readiness, and its tasks go on when it does', async () => {
-    const id = await service.submit('counting')
-    await midStream(id)
+    const id = await begin('counting')
     engine.freeze()
     const waiting = await service.submit('short')
     expect(await runnerCheck(service)).toMatchObject({ ok: false })
@@ -145,8 +122,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   })
 
   test('whose container is removed by hand has its task FAILED within 10 s', async () => {
-    const id = await service.submit('once')
-    await midStream(id)
+    const id = await begin('once')
     const before = performance.now()
     await (await containerOf(id)).remove({ force: true })
     expect(await service.ended(id)).toMatchObject({ status: 'FAILED', error: { code: 'LOST' } })
@@ -154,8 +130,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   })
 
   test('whose container is stopped by hand has its task FAILED with its exit code', async () => {
-    const id = await service.submit('once')
-    await midStream(id)
+    const id = await begin('once')
     await (await containerOf(id)).stop({ t: 1 })
     expect(await service.ended(id)).toMatchObject({
       status: 'FAILED',
@@ -165,8 +140,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   })
 
   test('whose container is restarted by hand has its task FAILED, with the lines of the first run alone', async () => {
-    const id = await service.submit('counting')
-    await midStream(id)
+    const id = await begin('counting')
     await (await containerOf(id)).restart({ t: 1 })
     const events = await service.events(id)
     const { attempts } = await service.history(id)
@@ -183,8 +157,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   ])(
     'whose container is restarted by hand while the service is down %s has its task LOST',
     async (_how, isOver) => {
-      const id = await service.submit('counting')
-      await midStream(id)
+      const id = await begin('counting')
       const container = await containerOf(id)
       await service.down('SIGKILL')
       await container.restart({ t: 1 })
@@ -201,9 +174,8 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   )
 
   test('whose container is paused by hand says so, and the task can be cancelled or goes on', async () => {
-    const ids = [await service.submit('counting'), await service.submit('once')]
+    const ids = await stage.begin(['counting', 'once'])
     for (const id of ids) {
-      await midStream(id)
       await (await containerOf(id)).pause()
       const seen = await service.events(id, 0, ({ line }) => /is paused/.test(String(line)))
       expect(seen.at(-1)).toMatchObject({ level: 'warning' })
@@ -216,11 +188,9 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that takes its cont
   })
 
   test('whose container is renamed by hand is read, cancelled and removed all the same', async () => {
-    const ids = [await service.submit('counting'), await service.submit('once')]
-    for (const [index, id] of ids.entries()) {
-      await midStream(id)
+    const ids = await stage.begin(['counting', 'once'])
+    for (const [index, id] of ids.entries())
       await (await containerOf(id)).rename({ name: `renamed-${index}` })
-    }
     const [goesOn = '', cancelled = ''] = ids
     await service.down('SIGKILL')
     await service.up()

@@ -1,10 +1,4 @@
-import {
-  BUSYBOX_IMAGE,
-  ensureTestImage,
-  privateEngineObstacle,
-  startPrivateEngine,
-  type PrivateEngine,
-} from '@gpu-service/test-engine'
+import { privateEngineObstacle, type PrivateEngine } from '@gpu-service/test-engine'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -17,7 +11,8 @@ import {
   runnerCheck,
   script,
 } from './scripts.ts'
-import { faultsOf, TestService } from './service.ts'
+import { OwnEngineStage } from './own-engine.ts'
+import { faultsOf, type TestService } from './service.ts'
 
 /** A longer outage: `ENGINE_OUTAGE_SECONDS=60 npx vitest run --root apps/api test/e2e/engine-restart.test.ts`. */
 const OUTAGE_MS = Number(process.env['ENGINE_OUTAGE_SECONDS'] ?? 10) * 1_000
@@ -34,15 +29,13 @@ function missingOf(said: readonly string[], count: number): number {
 }
 
 describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its containers', () => {
+  let stage: OwnEngineStage
   let engine: PrivateEngine
   let service: TestService
   beforeAll(async () => {
-    engine = await startPrivateEngine({ liveRestore: true })
-    await ensureTestImage(engine.dockerHost, BUSYBOX_IMAGE)
-    service = await TestService.start({
-      runner: 'docker',
-      env: { DOCKER_HOST: engine.dockerHost },
-      presets: {
+    stage = await OwnEngineStage.open(
+      { liveRestore: true },
+      {
         counting: countingScript(LINES, {}, { pauseMs: 5 }),
         numbered: countingScript(LINES, {}, { isNumbered: true, pauseMs: 5 }),
         lasting: countingScript(LASTING, {}, { pauseMs: 20 }),
@@ -50,31 +43,23 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
         warm: countingSession(LINES, {}, { pauseMs: 5 }),
         flood: script(
           `awk 'BEGIN { for (i = 0; i < ${FLOOD}; i++) printf "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"%d \\",\\"seq\\":%d}\\n", i, i + 1
-             printf "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":%d}\\n", i + 1 }'`,
+           printf "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":%d}\\n", i + 1 }'`,
         ),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
-    })
+    )
+    ;({ engine, service } = stage)
   })
-  afterAll(async () => {
-    await service[Symbol.asyncDispose]()
-    await engine[Symbol.asyncDispose]()
-  })
-
-  async function midStream(id: string): Promise<void> {
-    await service.events(id, 0, ({ __typename }) => __typename === 'TextDeltaEvent')
-  }
+  afterAll(() => stage[Symbol.asyncDispose]())
 
   // Also an engine that ends in order loses a line now and then that it has read and not yet written.
   test.each(['TERM', 'KILL'] as const)(
     'restarted by SIG%s in mid-stream loses nothing silently',
     async (signal) => {
       const kinds = ['counting', 'numbered', 'warm', 'flood']
-      const ids = await Promise.all(kinds.map((kind) => service.submit(kind)))
-      await Promise.all(ids.map(midStream))
+      const ids = await stage.begin(kinds)
       const stoppedAt = Date.now()
-      await engine.stop(signal)
-      await engine.start()
+      await stage.restart(signal)
       for (const [index, id] of ids.entries()) {
         const kind = kinds[index] ?? ''
         const events = await service.events(id)
@@ -119,9 +104,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
   )
 
   test(`is waited for ${OUTAGE_MS} ms`, { timeout: 60_000 + OUTAGE_MS }, async () => {
-    const running = await service.submit('lasting')
-    const ending = await service.submit('ending')
-    await Promise.all([running, ending].map(midStream))
+    const [running = '', ending = ''] = await stage.begin(['lasting', 'ending'])
     await engine.stop('TERM')
     const ids = [await service.submit('short'), await service.submit('short')]
     await delay(OUTAGE_MS)
