@@ -90,15 +90,15 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
       if (info.phase === 'created' || (info.phase === 'running' && followed)) await pause()
       if (info.phase === 'running') {
         followed = true
-        if (outage !== null) yield { kind: 'notice', detail: lossText(outage) }
-        if (info.paused !== isPaused) yield { kind: 'notice', detail: pauseText(info) }
+        if (outage !== null) yield noticeOf(outage)
+        if (info.paused !== isPaused) yield { kind: 'notice', mayLack: false, detail: pauseText(info) }
         isPaused = info.paused
         yield* follow()
       } else if (info.phase === 'exited' && (yield* readToEnd(null, info.exitCode !== 0))) {
         const isAdopted = !followed && options.after.stdout !== ''
         const ended = await engineEnding(engine, info, outage?.isCertain ? outage : null, isAdopted, signal)
         if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
-        else if (ended === null && outage !== null) yield { kind: 'notice', detail: lossText(outage) }
+        else if (ended === null && outage !== null) yield noticeOf(outage)
         await diskWatch.look()
         yield* suspicion()
         yield { kind: 'end', exit: exitOf(info), cause: ended?.cause ?? null }
@@ -297,10 +297,12 @@ function betweenRuns({ phase, startedAt, finishedAt }: ContainerInfo): number {
   return phase === 'running' && finishedAt > 0 ? (finishedAt + startedAt) / 2 : startedAt - NOTED_START_MS
 }
 
-function lossText(outage: Outage): string {
-  return outage.isCertain
+function noticeOf(outage: Outage): WorkerOutput {
+  const { from, isCertain } = outage
+  const detail = isCertain
     ? `The Docker engine was ${outageText(outage)}; lines that the worker printed shortly before may be missing.`
-    : `The Docker engine broke off its connections at ${new Date(outage.from).toISOString()}; if it was restarted, lines that the worker printed shortly before may be missing.`
+    : `The Docker engine broke off its connections at ${new Date(from).toISOString()}; if it was restarted, lines that the worker printed shortly before may be missing.`
+  return { kind: 'notice', mayLack: isCertain, detail }
 }
 
 function pauseText({ id, paused }: ContainerInfo): string {

@@ -281,7 +281,9 @@ export function describeAttempts(name: string, openPlace: () => Promise<Place>):
 
     describe('recordStop', () => {
       it('keeps every reason', async () => {
-        for (const [n, reason] of (['start-timeout', 'silence', 'gpu-lost'] as const).entries()) {
+        for (const [n, reason] of (
+          ['start-timeout', 'silence', 'gpu-lost', 'output-lost'] as const
+        ).entries()) {
           await store.create([newTask(n)])
           await store.claim([claimOf(n)])
           expect(await store.recordStop(taskId(n), 1, reason)).toMatchObject({ stopReason: reason })

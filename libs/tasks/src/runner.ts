@@ -112,8 +112,11 @@ export type WorkerOutput =
    * suspicion lasts it is said again and again.
    */
   | { readonly kind: 'gap'; readonly certain: boolean; readonly detail: string }
-  /** Something has happened to the worker or to what it runs on that people should know of. */
-  | { readonly kind: 'notice'; readonly detail: string }
+  /**
+   * Something has happened to the worker or to what it runs on that people should know of. `mayLack`: it may have cost some output, though
+   * mostly it does not.
+   */
+  | { readonly kind: 'notice'; readonly mayLack: boolean; readonly detail: string }
   /**
    * Last: the worker has exited and all of its output has been yielded. `cause`: the sentence that says how what it runs on has ended it, or has
    * missed its end; `null`: neither.

@@ -31,9 +31,17 @@ export function isFinal(status: TaskStatus): status is FinalStatus {
 
 /**
  * Why the service ends an attempt. The first one that is recorded wins. `timeout`: it ran too long; `start-timeout`: its worker took too long
- * to come up; `silence`: it said nothing for too long; `gpu-lost`: a GPU of its worker is gone.
+ * to come up; `silence`: it said nothing for too long; `gpu-lost`: a GPU of its worker is gone;
+ * `output-lost`: some of its output is or may be lost, and its end, which a session worker says only once, seems to be among that.
  */
-export const STOP_REASONS = ['cancel', 'timeout', 'start-timeout', 'silence', 'gpu-lost'] as const
+export const STOP_REASONS = [
+  'cancel',
+  'timeout',
+  'start-timeout',
+  'silence',
+  'gpu-lost',
+  'output-lost',
+] as const
 export type StopReason = (typeof STOP_REASONS)[number]
 
 /** What a worker said at the end of a task. */

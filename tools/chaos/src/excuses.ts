@@ -49,14 +49,17 @@ export function outcomesOf(script: Script, { deeds, ...excuses }: TaskExcuses): 
     // Who ran out of memory is the engine's to tell, and it is told late.
     if (script.preset === 'small') outcomes.push('FAILED WORKER_FAILED')
     // What a worker says at its end while nobody is there to write it down is gone, its finish too.
-    if (excuses.engineAwayAtEnd) outcomes.push('FAILED OUTPUT_LOST', 'FAILED NO_FINISH', 'FAILED LOST')
+    if (excuses.engineAwayAtEnd) outcomes.push('FAILED OUTPUT_LOST', 'FAILED LOST')
+    // Only a process that has seen the engine go doubts that there was no finish.
+    const hasForgotten = deeds.has('service killed') || deeds.has('service stopped')
+    if ((excuses.engineAwayAtEnd || excuses.engineKilled) && hasForgotten) outcomes.push('FAILED NO_FINISH')
   }
   // Paused, a worker is as silent as one that hangs.
   if (isWatched(script) && deeds.has('worker paused')) outcomes.push('TIMED_OUT SILENCE_TIMEOUT')
   if (excuses.engineKilled) {
     // Lines that the engine had not written down are gone for ever, a finish among them.
     outcomes.push('FAILED OUTPUT_LOST')
-    outcomes.push(script.mode === 'one-off' ? 'FAILED NO_FINISH' : 'TIMED_OUT RUN_TIMEOUT')
+    if (script.mode === 'session') outcomes.push('TIMED_OUT RUN_TIMEOUT')
     if (isWatched(script)) outcomes.push('TIMED_OUT SILENCE_TIMEOUT')
   }
   return outcomes

@@ -1,12 +1,12 @@
 import { RunnerError, type Task, type TaskId } from '@gpu-service/tasks'
 import { describe, expect, test } from 'vitest'
-import type { ScriptedWorker } from './scripted-worker.ts'
+import { delta, type ScriptedWorker } from './scripted-worker.ts'
 import { eventually, NO_GPU, oneOff, session, Stage, type SpecChange } from './stage.ts'
 
 const SECOND = 1_000
 const DAY = 86_400 * SECOND
 
-/** The task has the status a millisecond before, and is TIMED_OUT with the code at the moment itself. */
+/** The task has the status a millisecond before, and has ended with the code at the moment itself. */
 async function timesOut(
   stage: Stage,
   id: TaskId,
@@ -16,8 +16,8 @@ async function timesOut(
   await stage.planned()
   expect((await stage.task(id)).status).toBe(from)
   stage.clock.advance(1)
-  if (code === 'SILENCE_TIMEOUT') await stage.listened()
-  const task = await stage.reached(id, 'TIMED_OUT')
+  if (code === 'SILENCE_TIMEOUT' || code === 'OUTPUT_LOST') await stage.listened()
+  const task = await stage.reached(id, code === 'OUTPUT_LOST' ? 'FAILED' : 'TIMED_OUT')
   expect(task.error?.code).toBe(code)
   return task
 }
@@ -237,6 +237,123 @@ describe('the deadline', () => {
     await stage.listened()
     expect(await stage.reached(one, 'TIMED_OUT')).toMatchObject({ error: { code: 'SILENCE_TIMEOUT' } })
     expect((await stage.task(two)).status).toBe('RUNNING')
+  })
+
+  describe('of a session task whose output has a gap', () => {
+    const MINUTE = 60 * SECOND
+
+    const open = ({ timeouts, ...change }: SpecChange): Promise<Stage> =>
+      Stage.open({
+        presets: [session('warm', { gpus: NO_GPU, timeouts: { runMs: 2 * DAY, ...timeouts }, ...change })],
+      })
+
+    /** A session that counts its events, this one being the second, works on a task. */
+    async function talking(change: SpecChange = {}): Promise<{
+      readonly stage: Stage
+      readonly id: TaskId
+      readonly worker: ScriptedWorker
+      readonly say: (text: string, seq: number) => Promise<void>
+    }> {
+      const stage = await open(change)
+      stage.runner.isReadyAtOnce = false
+      const id = await stage.submit('warm')
+      const worker = await stage.worker()
+      worker.say({ event: 'worker', status: 'ready', seq: 1 })
+      const run = await stage.handed(worker)
+      let said = 0
+      const say = async (text: string, seq: number): Promise<void> => {
+        worker.say({ ...delta(text, run), seq })
+        said++
+        await eventually(async () => {
+          expect(await stage.said(id, 'text_delta')).toHaveLength(said)
+        })
+      }
+      return { stage, id, worker, say }
+    }
+
+    test('ends it after a minute of silence, its finish being lost: the session goes on', async () => {
+      const { stage, id, worker, say } = await talking()
+      await using _ = stage
+      await say('a', 2)
+      await say('c', 4)
+      stage.clock.advance(MINUTE - 1)
+      await say('d', 5)
+      await timesOut(stage, id, { afterMs: MINUTE, from: 'RUNNING', code: 'OUTPUT_LOST' })
+      expect(worker.commands.map(({ kind }) => kind)).toEqual(['run', 'cancel'])
+      expect(worker.isRunning).toBe(true)
+      const next = await stage.submit('warm')
+      worker.finish(await stage.handed(worker, 2))
+      await stage.reached(next, 'COMPLETED')
+      await staysAsItIs(stage, id)
+    })
+
+    test('ends a session that does not heed the cancel, and the task with it', async () => {
+      const { stage, id, worker, say } = await talking({ timeouts: { stopGraceMs: 5 * SECOND } })
+      await using _ = stage
+      worker.heedsCancel = false
+      await say('a', 2)
+      worker.gap(true)
+      await eventually(async () => {
+        expect(await stage.said(id, 'gap')).toHaveLength(1)
+      })
+      stage.clock.advance(MINUTE)
+      await stage.listened()
+      await eventually(() => {
+        expect(worker.commands.map(({ kind }) => kind)).toEqual(['run', 'cancel'])
+      })
+      stage.clock.advance(5 * SECOND)
+      expect(await stage.reached(id, 'FAILED')).toMatchObject({ error: { code: 'OUTPUT_LOST' } })
+    })
+
+    test('takes ten minutes where that is only suspected of one that counts', async () => {
+      const { stage, id, worker, say } = await talking()
+      await using _ = stage
+      await say('a', 2)
+      worker.gap(false)
+      await eventually(async () => {
+        expect(await stage.said(id, 'log')).toHaveLength(1)
+      })
+      await timesOut(stage, id, { afterMs: 10 * MINUTE, from: 'RUNNING', code: 'OUTPUT_LOST' })
+    })
+
+    test('holds after a restart of the service too', async () => {
+      const { stage, id, say } = await talking()
+      await using _ = stage
+      await say('a', 2)
+      await say('c', 4)
+      await stage.restart()
+      await timesOut(stage, id, { afterMs: MINUTE, from: 'RUNNING', code: 'OUTPUT_LOST' })
+    })
+
+    test('is none of one that has none, after a restart as before', async () => {
+      const { stage, id, worker, say } = await talking()
+      await using _ = stage
+      await say('a', 2)
+      for (const disturb of [() => Promise.resolve(), () => stage.restart()]) {
+        await disturb()
+        stage.clock.advance(DAY / 2)
+        await stage.listened()
+        await stage.planned()
+        expect((await stage.task(id)).status).toBe('RUNNING')
+      }
+      expect(worker.commands.map(({ kind }) => kind)).toEqual(['run'])
+    })
+
+    test('does not pass for one that has not begun', async () => {
+      await using stage = await open({ timeouts: { startMs: DAY } })
+      stage.runner.isReadyAtOnce = false
+      const id = await stage.submit('warm')
+      const worker = await stage.worker()
+      worker.say({ event: 'worker', status: 'loading' })
+      worker.gap(true)
+      await eventually(async () => {
+        expect(await stage.said(id, 'gap')).toHaveLength(1)
+      })
+      stage.clock.advance(20 * MINUTE)
+      await stage.listened()
+      await stage.planned()
+      expect((await stage.task(id)).status).toBe('STARTING')
+    })
   })
 
   test('of the finish stops a worker that does not exit; its task stays COMPLETED', async () => {

@@ -34,6 +34,9 @@ interface Chunk {
   readonly at: number
 }
 
+/** The runner has reason to say that something of the output is or may be missing. */
+type Gap = Extract<WorkerOutput, { readonly kind: 'gap' }>
+
 const NEWLINE = 10
 const encoder = new TextEncoder()
 
@@ -61,7 +64,7 @@ export class ScriptedWorker {
   isLost = false
   readers = 0
   openInputs = 0
-  readonly #output: Chunk[] = []
+  readonly #output: (Chunk | Gap)[] = []
   readonly #length: Record<OutputStream, number> = { stdout: 0, stderr: 0 }
   readonly #clock: Clock
   #exit: WorkerExit | null = null
@@ -121,6 +124,12 @@ export class ScriptedWorker {
     this.#wake()
   }
 
+  /** Some of what it has printed may be missing, and is where that is certain. */
+  gap(certain: boolean): void {
+    this.#output.push({ kind: 'gap', detail: 'The engine was killed.', certain })
+    this.#wake()
+  }
+
   /** Its main process ends. */
   exit(exitCode: number | null = 0, oomKilled = false): void {
     this.#exit ??= { exitCode, oomKilled, finishedAt: this.#clock.now() }
@@ -145,6 +154,10 @@ export class ScriptedWorker {
         const chunk = this.#output[next]
         if (chunk !== undefined) {
           next++
+          if ('kind' in chunk) {
+            yield chunk
+            continue
+          }
           const { stream, from, at } = chunk
           const bytes = chunk.bytes.subarray(Math.max(0, read[stream] - from))
           if (bytes.length === 0) continue

@@ -121,6 +121,11 @@ export function diagnose(attempt: AttemptEnd, spec: WorkerSpec): Diagnosis {
         cause: 'silence_timeout',
         text: `It hung, or worked in silence for longer than the ${spec.timeouts.silenceMs} ms of timeouts.silence. ${lastSaid(attempt)} A worker that prints progress events shows that it lives.`,
       }
+    case 'output-lost':
+      return {
+        cause: 'output_lost',
+        text: `Some of what its session worker printed never came here, and nothing was heard of the task after that: its finish seems to be among it. ${lastSaid(attempt)} The task's gap events say where; try it again.`,
+      }
     case 'cancel':
     case null:
   }
@@ -242,6 +247,11 @@ function exited(
         spec.limits.memoryMb === null
           ? 'The kernel killed the worker because the host had no memory left. Run less at a time, or take a smaller model.'
           : `The kernel killed the worker because it used more than the ${spec.limits.memoryMb} MB of resources.memory. Raise that, or take a smaller model or batch.`,
+    }
+  if (exitCode === 0 && attempt.isInDoubt)
+    return {
+      cause: 'output_lost',
+      text: "The worker ended as if all were well, but its finish event never came here: an engine that was killed or a full disk of it has probably taken the last lines. The task's events say what happened; try it again.",
     }
   if (exitCode === 0)
     return {

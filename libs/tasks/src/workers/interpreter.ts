@@ -150,9 +150,10 @@ export class Interpreter {
     else this.#suspect(detail, this.#counts)
   }
 
-  /** Something has happened to the worker that its tasks should know of. */
-  notice(detail: string): void {
+  /** Something has happened to the worker that its tasks should know of, and, where it `mayLack` output, that their ends may be lost. */
+  notice(detail: string, mayLack: boolean): void {
     this.#tellAll(warning(detail))
+    if (mayLack) for (const { transcript } of this.#options.runs.values()) transcript.doubt()
   }
 
   /** A suspicion that lasts is told each task once. */

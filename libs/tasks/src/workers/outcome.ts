@@ -32,6 +32,8 @@ export interface AttemptEnd {
   readonly hungAfterFinish: boolean
   /** Some of the output could not be read. */
   readonly outputLost: boolean
+  /** Some of the output could not be read, or may be missing. */
+  readonly isInDoubt: boolean
   /** The last lines of stderr, oldest first. */
   readonly lastWords: readonly string[]
 }
@@ -96,6 +98,13 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
     if (exit?.oomKilled === true && exitCode !== 0) {
       const message = `The worker was killed because it used more memory than it may. ${MEMORY_HINT}`
       return failed('OUT_OF_MEMORY', withLastWords(message, attempt), 'out_of_memory')
+    }
+    if (exitCode === 0 && attempt.isInDoubt) {
+      return failed(
+        'OUTPUT_LOST',
+        'The worker exited with code 0, but its finish event never came here: some of its output was lost on the way, or may have been.',
+        'engine',
+      )
     }
     if (exitCode === 0) {
       return failed(
@@ -234,6 +243,17 @@ function stopped(reason: StopReason, attempt: AttemptEnd, exitCode: number | nul
         reason: message,
         error: { code: 'GPU_LOST', message },
         failureClass: 'gpu_lost',
+        exitCode,
+      }
+    }
+    case 'output-lost': {
+      const message =
+        'Some of the output of its session worker was lost on the way, and nothing was heard of the task after that: its end seems to be lost too.'
+      return {
+        status: 'FAILED',
+        reason: message,
+        error: { code: 'OUTPUT_LOST', message },
+        failureClass: 'engine',
         exitCode,
       }
     }

@@ -12,6 +12,13 @@ import { Transcript } from './transcript.ts'
 
 /** How long the output that has gathered may take to be read before a deadline that has passed unseen counts. */
 export const CATCH_UP_MS = 2_000
+/**
+ * So long a session worker may be silent about a task of whose output something is lost. It says the finish only once: where that is what was
+ * lost, nothing more will ever be heard.
+ */
+export const LOST_END_MS = 60_000
+/** The same where that is not certain: then it can still become COMPLETED. */
+export const DOUBTFUL_END_MS = 600_000
 /** The longest wait between two attempts. */
 export const MAX_BACKOFF_MS = 600_000
 
@@ -44,6 +51,8 @@ export class Run {
   readonly #timers = new Map<string, Disposable>()
   readonly #unwanted = new AbortController()
   #heardAt = 0
+  /** After so much silence its end is taken for lost; `null`: nothing speaks for that. */
+  #lostEndMs: number | null = null
 
   constructor(clock: Clock, events: RunEvents, task: Task, worker: EventWriter, handedAt: number | null) {
     const { id, attempt, lastSeq } = task
@@ -80,10 +89,17 @@ export class Run {
         onArtifact: (artifact) => {
           writer.announce(artifact)
         },
+        onLoss: (certain) => {
+          this.#doubtEnd(certain ? LOST_END_MS : DOUBTFUL_END_MS)
+        },
       },
       { signOfLife: task.runningAt !== null, text: task.firstTextAt !== null, finish: task.finish },
     )
-    if (task.runningAt !== null) this.armSilence()
+    if (task.runningAt !== null) {
+      this.armSilence()
+      // What an earlier process knew of its output is looked up only when that matters.
+      this.#doubtEnd(LOST_END_MS)
+    }
   }
 
   /** As a worker is told of it. */
@@ -178,6 +194,7 @@ export class Run {
       timeouts: task.spec.timeouts,
       hungAfterFinish: more.hungAfterFinish,
       outputLost: transcript.outputLost,
+      isInDoubt: transcript.isInDoubt,
       lastWords: transcript.lastWords.length > 0 ? transcript.lastWords : more.workerWords,
     }
     const outcome = outcomeOf(attempt)
@@ -218,19 +235,37 @@ export class Run {
   /** From now on it may be silent for so long again: nobody has listened. */
   armSilence(): void {
     const { silenceMs } = this.task.spec.timeouts
-    if (silenceMs === null) return
     this.#heardAt = this.#clock.monotonic()
+    if (silenceMs !== null) this.#armSilence('silence', silenceMs)
+    if (this.#lostEndMs !== null) this.#armSilence('output-lost', this.#lostEndMs)
+  }
+
+  #armSilence(reason: 'silence' | 'output-lost', ms: number): void {
     const look = (): void => {
-      const leftMs = this.#heardAt + silenceMs - this.#clock.monotonic()
-      if (leftMs > 0) this.#set('silence', leftMs, look)
+      const leftMs = this.#heardAt + ms - this.#clock.monotonic()
+      if (leftMs > 0) this.#set(reason, leftMs, look)
       else if (-leftMs > CATCH_UP_MS && !hasCaughtUp) {
         // A process that was suspended has not listened either.
         hasCaughtUp = true
-        this.#set('silence', CATCH_UP_MS, look)
-      } else this.#events.onOverdue(this, 'silence')
+        this.#set(reason, CATCH_UP_MS, look)
+      } else this.#events.onOverdue(this, reason)
     }
     let hasCaughtUp = false
-    this.#set('silence', silenceMs, look)
+    this.#set(reason, ms, look)
+  }
+
+  #doubtEnd(afterMs: number): void {
+    // A one-off worker's end is seen by its exit.
+    if (this.task.spec.mode === 'ONE_OFF') return
+    this.#lostEndMs = Math.min(afterMs, this.#lostEndMs ?? Infinity)
+    // Before that it has another deadline: to be acknowledged.
+    if (this.transcript.isAlive) this.#armSilence('output-lost', this.#lostEndMs)
+  }
+
+  /** Nothing of it is missing after all. */
+  trustEnd(): void {
+    this.#lostEndMs = null
+    this.#disarm('output-lost')
   }
 
   #arm(name: string, from: number, ms: number, reason: StopReason): void {

@@ -18,6 +18,8 @@ export interface TranscriptSink {
   onFinish(finish: TaskFinish): void
   /** An artifact whose bytes have been taken, before the event. */
   onArtifact(artifact: Artifact): void
+  /** Some of its output is lost (`certain`), or may be. */
+  onLoss(certain: boolean): void
 }
 
 /** What earlier processes have seen of an attempt. */
@@ -40,6 +42,7 @@ export class Transcript {
   #text: boolean
   #finish: TaskFinish | null
   #isSuspected = false
+  #isDoubtful = false
   #stderrCharacters = 0
 
   constructor(sink: TranscriptSink, seen: Seen) {
@@ -62,6 +65,11 @@ export class Transcript {
   /** Some of the output is missing. */
   get outputLost(): boolean {
     return this.#earlier.outputLost || this.#own.outputLost
+  }
+
+  /** Some of the output is missing, or may be. */
+  get isInDoubt(): boolean {
+    return this.outputLost || this.#isDoubtful
   }
 
   /** The last lines of stderr, oldest first. */
@@ -95,13 +103,21 @@ export class Transcript {
   suspect(): boolean {
     const isNews = !this.#isSuspected
     this.#isSuspected = true
+    this.doubt()
     return isNews
+  }
+
+  /** Some of its output may be lost, though nothing speaks for it. */
+  doubt(): void {
+    this.#isDoubtful = true
+    this.#sink.onLoss(false)
   }
 
   /** Something that is kept as it is: a log line, a fault, a gap, or what a worker that comes up says. */
   write(body: TaskEventBody): void {
     this.#sink.write(body)
     this.#own.add(body)
+    if (body.type === 'gap') this.#sink.onLoss(true)
   }
 
   stderr(line: string): void {

@@ -1,23 +1,23 @@
-import type { ArtifactFiles, ArtifactSource, Taken } from '../artifact-files.ts'
+import type { ArtifactFiles } from '../artifact-files.ts'
 import { delay, leftOf, type Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
-import type { TaskEvent } from '../event.ts'
 import type { GpuReading } from '../evidence.ts'
 import type { ArtifactId, GpuId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { Logger } from '../logger.ts'
-import type { AssignedGpu, OutputStream, PullProgress, WorkerRunner, WorkerState } from '../runner.ts'
+import type { AssignedGpu, PullProgress, WorkerRunner, WorkerState } from '../runner.ts'
 import type { TaskStore, WorkerPatch } from '../store.ts'
 import type { StopReason, Task, TaskRelease } from '../task.ts'
 import type { Worker } from '../worker.ts'
 import { CommandChannel } from './command-channel.ts'
 import { EventWriter, type Ending } from './event-writer.ts'
-import { Interpreter } from './interpreter.ts'
-import { exitText, isPoisoned, type AttemptEnd, type Outcome } from './outcome.ts'
+import { isPoisoned, type AttemptEnd, type Outcome } from './outcome.ts'
 import { RecentKeys } from './recent-keys.ts'
+import { DETACHED, Reading } from './reading.ts'
 import { CATCH_UP_MS, Run, type RunEvents } from './run.ts'
 import { StopLadder } from './stop-ladder.ts'
-import type { ArtifactEvent, Transcript } from './transcript.ts'
+import type { Transcript } from './transcript.ts'
+import { endText, endUnderTask, type WorkerEnd } from './worker-end.ts'
 import { WorkerStart } from './worker-start.ts'
 
 /** What a worker's life needs of its surroundings. */
@@ -59,12 +59,6 @@ const MAX_SKEW_MS = 5_000
 /** A session worker that has written so much ends once it is idle: after a restart of the service its log is read again. */
 const MAX_LOG_BYTES = 64 * 1024 * 1024
 
-/** The worker's output ended, or could not begin; `detached`: the service let go of the worker, which goes on. */
-type End =
-  Extract<AttemptEnd['end'], { kind: 'exited' | 'start-failed' | 'lost' }> | { readonly kind: 'detached' }
-
-const DETACHED = { kind: 'detached' } as const
-
 /**
  * One worker from its start (or its adoption after a restart of the service) to its end: it is started, given tasks, read, stopped and
  * removed here, and the end of each of its attempts is stored.
@@ -78,15 +72,13 @@ export class WorkerLife {
   readonly #isFresh: boolean
   #worker: Worker
   readonly #writer: EventWriter
-  readonly #interpreter: Interpreter
+  readonly #reading: Reading
   readonly #channel: CommandChannel
   readonly #runs = new Map<string, Run>()
   /** Those of them that the worker has got (of a session worker: that were handed over). */
   readonly #handed = new Map<string, Transcript>()
   /** Run ids that have ended. */
   readonly #past = new RecentKeys<true>(MAX_PAST)
-  /** Those that an earlier process began, while the events that it stored of them have not been read. */
-  readonly #unread = new Set<Run>()
   readonly #affinities = new RecentKeys<number>(MAX_AFFINITIES)
   readonly #timers = new Set<Disposable>()
   /** Attempts that were stopped, not ended by themselves. */
@@ -99,7 +91,6 @@ export class WorkerLife {
   #endedByOthers = false
   #startedAt: number | null = null
   #hungAfterFinish = false
-  #becameReady = false
   /** Its readiness is stored, so that tasks may be handed over. */
   #open: boolean
   #retiring: string | null
@@ -107,8 +98,6 @@ export class WorkerLife {
   #loadProgress: number | null = null
   #bytesRead = 0
   #poisoned = false
-  /** What was read is not dealt with yet, and nothing more is read meanwhile. */
-  #isBehind = false
 
   /**
    * @param tasks Those that it works on: one of a one-off worker, any number of a session worker.
@@ -153,27 +142,13 @@ export class WorkerLife {
       },
     })
     this.#writer = new EventWriter(context, worker.id, worker.cursor)
-    for (const task of tasks) {
-      const run = this.#addRun(task)
-      if (!isFresh) this.#unread.add(run)
-    }
-    this.#interpreter = new Interpreter({
-      mode: worker.mode,
-      runs: this.#runs,
-      handed: this.#handed,
-      newArtifactId: context.newArtifactId,
-      takeArtifact: (runId, id, source) => this.#takeArtifact(runId, id, source),
-      // An earlier process knew which runs the worker has had; nothing is made of it here.
-      isPast: (runId) => this.#past.has(runId) || !isFresh,
-      isReady: this.#open,
-      beforeFinish: () => (this.#unread.size === 0 ? null : () => this.#recallAll()),
-      eventSeq: worker.eventSeq ?? (worker.cursor.stdout === '' ? 0 : null),
+    for (const task of tasks) this.#addRun(task)
+    this.#reading = new Reading({
+      ...{ context, worker, isFresh, writer: this.#writer, runs: this.#runs, handed: this.#handed },
+      isPast: (runId) => this.#past.has(runId),
       sink: {
-        write: (body) => {
-          this.#writer.writeWorker(body)
-        },
-        onReady: () => {
-          this.#becameReady = true
+        onReady: (at) => {
+          this.#onReady(at)
         },
         onLoading: (progress) => {
           this.#loadProgress = progress
@@ -187,6 +162,12 @@ export class WorkerLife {
         },
         onFinished: (transcript) => {
           this.#onFinished(transcript)
+        },
+        onExit: (exit) => {
+          this.#changeWorker({ exit })
+        },
+        onBytes: (bytes) => {
+          this.#countLog(bytes)
         },
       },
     })
@@ -349,13 +330,13 @@ export class WorkerLife {
 
   // ------------------------------------------------------------------------------------------------------------------ start
 
-  async #follow(): Promise<End> {
+  async #follow(): Promise<WorkerEnd | typeof DETACHED> {
     try {
       const beginning = await (this.#isFresh ? this.#start.start() : this.#start.find())
       if (beginning.kind !== 'there') return beginning
       this.#ladder.there()
       this.#catchUp()
-      return await this.#read()
+      return await this.#reading.read()
     } catch (error) {
       const { logger, runner, detach } = this.#context
       if (detach.aborted) return DETACHED
@@ -381,27 +362,6 @@ export class WorkerLife {
     }
   }
 
-  /**
-   * Reads what earlier processes have stored of its attempts: only their ends need it, and the worker is read on meanwhile.
-   * @throws the reason of `detach`, where that comes first.
-   */
-  async #recallAll(): Promise<void> {
-    const { store, detach } = this.#context
-    for (const run of this.#unread) {
-      const { id, attempt, lastSeq } = run.task
-      for (let after = 0; after < lastSeq;) {
-        const from = after
-        const read = (): Promise<readonly TaskEvent[]> => store.events(id, from, lastSeq - from)
-        const found = await this.#insist('read the events', detach, read)
-        detach.throwIfAborted()
-        for (const event of found?.value ?? [])
-          if (event.attempt === attempt) run.transcript.recall(event.body)
-        after = found?.value.at(-1)?.seq ?? lastSeq
-      }
-      this.#unread.delete(run)
-    }
-  }
-
   #tellOfPull({ message, progress }: PullProgress): void {
     const body = { type: 'worker', status: 'pulling', message, progress } as const
     this.#writer.aside(this.#context.clock.now(), () => {
@@ -410,88 +370,10 @@ export class WorkerLife {
     })
   }
 
-  // ------------------------------------------------------------------------------------------------------------------- read
-
-  async #read(): Promise<End> {
-    const { runner, detach, clock } = this.#context
-    const writer = this.#writer
-    const signal = AbortSignal.any([detach, writer.broken])
-    for await (const item of runner.output(this.#worker.name, { after: writer.cursor, signal })) {
-      switch (item.kind) {
-        case 'data': {
-          writer.beginStretch(item.at)
-          await this.#listening(this.#interpreter.feed(item.stream, item.bytes))
-          // Something of it could not be kept: the next start reads it again.
-          if (detach.aborted) return DETACHED
-          if (this.#becameReady) this.#onReady(item.at)
-          const cursor: Record<OutputStream, string> = { ...writer.cursor }
-          cursor[item.stream] = item.cursor
-          writer.endStretch(cursor, item.bytes.length, this.#interpreter.eventSeq)
-          this.#countLog(item.bytes.length)
-          await this.#listening(writer.ready())
-          break
-        }
-        case 'gap':
-          writer.aside(clock.now(), () => {
-            this.#interpreter.gap(item.detail, item.certain)
-          })
-          break
-        case 'notice':
-          writer.aside(clock.now(), () => {
-            this.#interpreter.notice(item.detail)
-          })
-          break
-        case 'end':
-          this.#changeWorker({ exit: item.exit })
-          await this.#endOfOutput(item.exit.finishedAt)
-          return { kind: 'exited', exit: item.exit, cause: item.cause }
-        case 'lost':
-          await this.#endOfOutput(clock.now())
-          return { kind: 'lost', detail: item.detail }
-      }
-    }
-    return DETACHED
-  }
-
-  /** The stretch stays open: a last line without a newline moves no cursor, so only the settlement may store what it says. */
-  async #endOfOutput(at: number): Promise<void> {
-    this.#writer.beginStretch(Math.max(this.#writer.at, at))
-    await this.#interpreter.end()
-  }
-
-  async #takeArtifact(runId: string, id: ArtifactId, source: ArtifactEvent['source']): Promise<Taken> {
-    const { artifactFiles, runner, detach } = this.#context
-    const folder = runner.outputFolder(this.#worker.name, runId)
-    const from: ArtifactSource = source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source
-    const ends = [detach, this.#writer.broken, this.#runs.get(runId)?.unwanted ?? detach]
-    // A disk that is full or fails is waited for, as long as the task may run: it is not complete without what it has made.
-    const take = (): Promise<Taken> => artifactFiles.take(id, from)
-    const kept = await this.#insist('keep an artifact', AbortSignal.any(ends), take)
-    return kept?.value ?? { status: 'refused', message: 'The service could not keep the file in time.' }
-  }
-
-  /** While the service has not done its part, a worker's silence is its own. */
-  async #listening(work: Promise<void> | void): Promise<void> {
-    if (work === undefined) return
-    this.#isBehind = true
-    try {
-      await work
-    } finally {
-      this.#isBehind = false
-    }
-  }
-
-  #countLog(bytes: number): void {
-    this.#bytesRead += bytes
-    if (this.#isSession && this.#bytesRead > MAX_LOG_BYTES && this.#retiring === null)
-      void this.#retire(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
-  }
-
   // ---------------------------------------------------------------------------------------------------------------- sessions
 
   /** The readiness goes into the store with the event that told it; only then are tasks handed over. */
   #onReady(at: number): void {
-    this.#becameReady = false
     this.#loadProgress = null
     const patch: WorkerPatch = this.#forced ? { readyAt: at } : { status: 'READY', readyAt: at }
     this.#writer.changeWorker(patch, () => {
@@ -568,6 +450,13 @@ export class WorkerLife {
     this.#endRun(run, isGivenUp ? { kind: 'given-up', detail } : { kind: 'finished' })
   }
 
+  /** After a restart of the service all that the engine keeps of it may have to be looked through. */
+  #countLog(bytes: number): void {
+    this.#bytesRead += bytes
+    if (this.#isSession && this.#bytesRead > MAX_LOG_BYTES && this.#retiring === null)
+      void this.#retire(`Its log has grown over ${MAX_LOG_BYTES / 1024 / 1024} MB.`)
+  }
+
   // ------------------------------------------------------------------------------------------------------------------- runs
 
   #addRun(task: Task): Run {
@@ -575,7 +464,7 @@ export class WorkerLife {
     if (task.affinity !== null) this.#affinities.note(task.affinity, clock.now())
     const events: RunEvents = {
       onOverdue: (run, reason) => {
-        if (reason === 'silence') void this.#doubtSilence(run)
+        if (reason === 'silence' || reason === 'output-lost') void this.#doubtSilence(run, reason)
         else void this.#stopAfter(run, reason)
       },
       onUnacknowledged: (run) => {
@@ -607,7 +496,7 @@ export class WorkerLife {
     const { outcome, evidence } = run.outcome(end, {
       stored: stored?.task ?? null,
       hungAfterFinish: this.#hungAfterFinish,
-      workerWords: this.#interpreter.lastWords,
+      workerWords: this.#reading.lastWords,
       worker: { imageDigest, spec },
       gpuReadings: () => this.#context.gpuReadings(run.task.gpuIds),
     })
@@ -649,22 +538,22 @@ export class WorkerLife {
   }
 
   /** The worker is gone: so are the attempts that it still had. */
-  async #settleAll(end: Exclude<End, { kind: 'detached' }>): Promise<void> {
+  async #settleAll(end: WorkerEnd): Promise<void> {
     const { store, detach } = this.#context
     if (this.#isSession && this.#retiring === null) this.#tellEnd(end)
-    if (this.runs.length > 0) await this.#recallAll().catch(() => undefined)
+    if (this.runs.length > 0) await this.#reading.recall().catch(() => undefined)
     for (const run of this.runs) {
       const row = await this.#insist('read the task', detach, () => store.task(run.task.id))
       if (row === null) return
+      const ended = this.#isSession ? endUnderTask(end, this.#ladder.isStopping, this.#retiring) : end
       const stoppedAt = end.kind === 'exited' ? end.exit.finishedAt : this.#context.clock.now()
-      this.#endRun(run, this.#isSession ? this.#endOfSession(end) : end, { task: row.value, at: stoppedAt })
+      this.#endRun(run, ended, { task: row.value, at: stoppedAt })
     }
-    // Closes what `#endOfOutput` has left open.
-    this.#writer.endStretch(this.#writer.cursor, 0, this.#interpreter.eventSeq)
+    this.#reading.close()
   }
 
   /** Nobody has asked for the end of the session worker: the reason is kept with it, since there may be no task to tell it. */
-  #tellEnd(end: Exclude<End, { kind: 'detached' }>): void {
+  #tellEnd(end: WorkerEnd): void {
     const { logger } = this.#context
     this.#retiring = endText(end)
     const { id, presetId } = this.#worker
@@ -677,27 +566,6 @@ export class WorkerLife {
     this.#writer.aside(this.#context.clock.now(), () => {
       this.#writer.writeWorker({ type: 'log', stream: 'STDERR', level, line })
     })
-  }
-
-  #endOfSession(end: Exclude<End, { kind: 'detached' }>): AttemptEnd['end'] {
-    if (end.kind === 'start-failed')
-      return end.failure.code === 'START_ABANDONED'
-        ? { kind: 'unacknowledged', detail: `Its session worker was not started: ${this.#retiring ?? ''}` }
-        : end
-    if (end.kind === 'lost')
-      return { kind: 'worker-ended', exit: null, detail: `Its session worker is gone: ${end.detail}` }
-    const { exitCode } = end.exit
-    const how = exitCode === null ? 'ended' : `exited with ${exitText(exitCode)}`
-    const why = this.#ladder.isStopping
-      ? ` It was being ended: ${this.#retiring ?? ''}`
-      : end.cause === null
-        ? ''
-        : ` ${end.cause}`
-    return {
-      kind: 'worker-ended',
-      exit: end.exit,
-      detail: `The session worker ${how} while it had the task.${why}`.trim(),
-    }
   }
 
   get #wasKilled(): boolean {
@@ -761,17 +629,27 @@ export class WorkerLife {
    * Nothing was heard of the worker for too long. That is its own silence only where it could have been heard: where what it runs on answers,
    * and what it may have said meanwhile has had the time to be read.
    */
-  async #doubtSilence(run: Run): Promise<void> {
+  async #doubtSilence(run: Run, reason: 'silence' | 'output-lost'): Promise<void> {
     const { clock, runner } = this.#context
     const { heardAt } = run
     const look = (): Promise<WorkerState> => runner.inspect(this.#worker.name)
-    if (!this.#isBehind) {
+    if (!this.#reading.isBehind) {
       await this.#insist('look at the worker', this.#ended.signal, look)
       await delay(clock, HEARING_MS, this.#ended.signal)
     }
     if (run.isOver || this.#ended.signal.aborted) return
-    if (this.#isBehind || run.heardAt !== heardAt) run.armSilence()
-    else void this.#stopAfter(run, 'silence')
+    if (this.#reading.isBehind || run.heardAt !== heardAt) {
+      run.armSilence()
+      return
+    }
+    if (reason === 'output-lost') {
+      await this.#reading.recall().catch(() => undefined)
+      if (!run.transcript.isInDoubt) {
+        run.trustEnd()
+        return
+      }
+    }
+    void this.#stopAfter(run, reason)
   }
 
   async #stopAfter(run: Run, reason: StopReason): Promise<void> {
@@ -845,18 +723,4 @@ export class WorkerLife {
 function retryText(attempt: number, { error, reason }: Outcome, waitMs: number): string {
   const when = waitMs > 0 ? `in ${waitMs / 1_000} s` : 'at once'
   return `Attempt ${attempt} failed (${error?.code ?? 'FAILED'}); it is tried again ${when}. ${reason ?? ''}`.trim()
-}
-
-function endText(end: Exclude<End, { kind: 'detached' }>): string {
-  switch (end.kind) {
-    case 'start-failed':
-      return `${end.failure.message} ${end.failure.hint}`.trim()
-    case 'lost':
-      return `It is gone: ${end.detail}`
-    case 'exited': {
-      const { exitCode } = end.exit
-      if (end.cause !== null) return end.cause
-      return exitCode === null ? 'It ended by itself.' : `It exited by itself with ${exitText(exitCode)}.`
-    }
-  }
 }

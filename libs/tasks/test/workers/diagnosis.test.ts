@@ -33,6 +33,7 @@ const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({
   timeouts: spec.timeouts,
   hungAfterFinish: false,
   outputLost: false,
+  isInDoubt: false,
   lastWords: [],
   ...more,
 })
@@ -59,6 +60,12 @@ const TABLE: readonly [what: string, Partial<AttemptEnd>, FailureCause, says: Re
   ],
   ['a broken GPU context', { finish: said('CUDA error: device-side assert triggered') }, 'gpu_broken', /Xid/],
   ['a lost GPU', { stopReason: 'gpu-lost', end: exited(137) }, 'gpu_lost', /Xid 79/],
+  [
+    'an end that was lost',
+    { stopReason: 'output-lost', outputLost: true, isInDoubt: true },
+    'output_lost',
+    /finish/,
+  ],
   ['no GPUs for containers', { end: notStarted('GPU_UNAVAILABLE') }, 'gpu_unavailable', /Do this/],
   ['no image', { end: notStarted('IMAGE_NOT_FOUND') }, 'image_missing', /It is not there\. Do this\./],
   ['a pull that failed', { end: notStarted('PULL_FAILED') }, 'image_missing', /Do this/],
@@ -146,6 +153,7 @@ const TABLE: readonly [what: string, Partial<AttemptEnd>, FailureCause, says: Re
   ['its own word', { finish: said('the model is corrupt') }, 'reported', /the model is corrupt/],
   ['its own silence', { finish: { status: 'failed', error: null } }, 'reported', /without saying why/],
   ['a bad input', { finish: said('empty prompt', 'INVALID_INPUT') }, 'bad_input', /empty prompt/],
+  ['a finish that was lost', { isInDoubt: true, end: exited(0) }, 'output_lost', /finish event never came/],
   ['lost output', { finish: completed, outputLost: true, end: exited(0) }, 'output_lost', /gap events/],
   ['a lost worker', { end: { kind: 'lost', detail: 'nobody knows it' } }, 'lost', /nobody knows it/],
   [

@@ -21,7 +21,13 @@ function stage({
   const ignore = () => undefined
   const runs = new Map(
     tasks.map((id) => {
-      const sink = { onSignOfLife: ignore, onFirstText: ignore, onFinish: ignore, onArtifact: ignore }
+      const sink = {
+        onSignOfLife: ignore,
+        onFirstText: ignore,
+        onFinish: ignore,
+        onArtifact: ignore,
+        onLoss: ignore,
+      }
       const write = (body: TaskEventBody) => void written.push(body)
       const transcript = new Transcript({ ...sink, write }, { signOfLife: false, text: false, finish: null })
       return [id, { transcript }] as const
@@ -49,6 +55,7 @@ function stage({
     say: (...events: readonly object[]) =>
       interpreter.feed('stdout', Buffer.from(events.map((event) => `${JSON.stringify(event)}\n`).join(''))),
     outputLost: () => [...runs.values()].map(({ transcript }) => transcript.outputLost),
+    inDoubt: () => [...runs.values()].map(({ transcript }) => transcript.isInDoubt),
     kinds: () => written.map(({ type }) => type),
   }
 }
@@ -125,12 +132,16 @@ describe('output that may have been lost', () => {
   })
 })
 
-test('a notice is a warning of every task, and forbids none of them to be complete', () => {
-  const { interpreter, written, outputLost } = stage({ mode: 'SESSION', tasks: ['a.1', 'b.1'] })
-  interpreter.notice('The engine was away.')
-  expect(written).toMatchObject([
-    { type: 'log', level: 'warning', line: 'The engine was away.' },
-    { type: 'log', level: 'warning', line: 'The engine was away.' },
-  ])
-  expect(outputLost()).toEqual([false, false])
-})
+test.each([true, false])(
+  'a notice is a warning of every task, and forbids none of them to be complete',
+  (mayLack) => {
+    const { interpreter, written, outputLost, inDoubt } = stage({ mode: 'SESSION', tasks: ['a.1', 'b.1'] })
+    interpreter.notice('The engine was away.', mayLack)
+    expect(written).toMatchObject([
+      { type: 'log', level: 'warning', line: 'The engine was away.' },
+      { type: 'log', level: 'warning', line: 'The engine was away.' },
+    ])
+    expect(outputLost()).toEqual([false, false])
+    expect(inDoubt()).toEqual([mayLack, mayLack])
+  },
+)

@@ -21,6 +21,7 @@ const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({
   timeouts: { ...EXAMPLE_SPEC.timeouts, runMs: 1_000, startMs: 2_000, silenceMs: 3_000 },
   hungAfterFinish: false,
   outputLost: false,
+  isInDoubt: false,
   lastWords: [],
   ...more,
 })
@@ -89,6 +90,16 @@ describe('how an attempt ends', () => {
       { status: 'FAILED', code: 'WORKER_FAILED' },
     ],
     ['exit 0 without finish', {}, { status: 'FAILED', code: 'NO_FINISH', exitCode: 0 }],
+    [
+      'exit 0 without finish, some of the output being missing perhaps',
+      { isInDoubt: true },
+      { status: 'FAILED', code: 'OUTPUT_LOST', failureClass: 'engine', reason: /finish event never came/ },
+    ],
+    [
+      'another exit code without finish, some of the output being missing perhaps',
+      { isInDoubt: true, end: exited(7) },
+      { status: 'FAILED', code: 'WORKER_FAILED' },
+    ],
     [
       'another exit code without finish',
       { end: exited(7) },
@@ -205,6 +216,11 @@ describe('how an attempt ends', () => {
       'a GPU that was lost',
       { end: exited(137), stopReason: 'gpu-lost' },
       { status: 'FAILED', code: 'GPU_LOST', failureClass: 'gpu_lost' },
+    ],
+    [
+      "a session task's end that was lost with its output",
+      { end: { kind: 'given-up', detail: 'It was asked to.' }, stopReason: 'output-lost', outputLost: true },
+      { status: 'FAILED', code: 'OUTPUT_LOST', failureClass: 'engine' },
     ],
     [
       "a session task's finish",
