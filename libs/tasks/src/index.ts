@@ -1,3 +1,4 @@
+export * from './access.ts'
 export type * from './artifact-files.ts'
 export type * from './clock.ts'
 export type * from './dispatcher.ts'
