@@ -83,7 +83,8 @@ export async function engineEnding(
     if (outage === null) {
       if (!(isEngineExit || isAdopted) || !(await hasForgottenEnd(engine, container, signal))) return null
     } else if (container.finishedAt > outage.to) return null
-    isTaken = isEngineExit || !(await engine.info(signal)).liveRestore
+    // One that leaves its containers alone has not killed this one either: somebody else has, such as the kernel for want of memory.
+    isTaken = !(await engine.info(signal)).liveRestore
   } catch {
     // Then the container's exit is all that is known.
     return null

@@ -5,6 +5,7 @@ export type SeenEvent = Readonly<Record<string, unknown>> & {
   readonly __typename: string
   readonly seq: number
   readonly attempt: number
+  readonly at: string
   readonly taskStatus?: string
 }
 

@@ -1,4 +1,4 @@
-import type { SeenTask } from './api.ts'
+import type { SeenEvent, SeenTask } from './api.ts'
 import type { Script } from './script.ts'
 import type { Excuses } from './story.ts'
 import type { DeedKind, Timeline } from './timeline.ts'
@@ -13,8 +13,8 @@ export interface TaskExcuses extends Excuses {
   readonly deeds: ReadonlySet<DeedKind>
 }
 
-/** What was done to a task while it lived. */
-export function excusesOf(task: SeenTask, timeline: Timeline): TaskExcuses {
+/** What was done to a task, with these events, while it lived. */
+export function excusesOf(task: SeenTask, events: readonly SeenEvent[], timeline: Timeline): TaskExcuses {
   const end = endOf(task.finishedAt)
   const workers = new Set(task.attempts.map(({ workerId }) => workerId))
   const own = timeline
@@ -23,8 +23,10 @@ export function excusesOf(task: SeenTask, timeline: Timeline): TaskExcuses {
   const deeds = new Set(own.map(({ kind }) => kind))
   return {
     engineKilled: deeds.has('engine killed'),
-    engineAwayAtEnd: task.attempts.some(({ finishedAt }) => {
-      const at = endOf(finishedAt)
+    engineAwayAtEnd: task.attempts.some(({ attempt, finishedAt }) => {
+      // The last event is as old as the worker's end, which may have been found by a later service only.
+      const last = events.findLast((event) => event.attempt === attempt)
+      const at = last === undefined ? endOf(finishedAt) : Date.parse(last.at)
       return timeline.during(at - AFTER_MS, at + AFTER_MS).some(({ kind }) => ENGINE_AWAY.includes(kind))
     }),
     workerEnded: ENDED_BY_HAND.some((kind) => deeds.has(kind)),

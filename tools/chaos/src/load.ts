@@ -175,7 +175,7 @@ export class Load {
     const { timeline, ledger, onViolation } = this.#options
     const { script, id } = watched
     const { task, events } = await this.read(id)
-    const excuses = excusesOf(task, timeline)
+    const excuses = excusesOf(task, events, timeline)
     const outcomes = outcomesOf(script, excuses)
     const story = { task, events, transcripts, outcomes, cancelAsked, isCounted: isCounted(script), excuses }
     const violations = isStuck

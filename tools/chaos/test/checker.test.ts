@@ -7,7 +7,10 @@ const TASK_ID = '01a217f7-a751-75d4-995a-734e054868e9'
 const RUN = `${TASK_ID}.1`
 const LINES = 6
 
-type Body = Omit<SeenEvent, 'seq' | 'attempt'> & { readonly __typename: string; readonly attempt?: number }
+type Body = Omit<SeenEvent, 'seq' | 'at' | 'attempt'> & {
+  readonly __typename: string
+  readonly attempt?: number
+}
 
 const status = (taskStatus: string, attempt = 1): Body => ({
   __typename: 'TaskStatusEvent',
@@ -37,7 +40,11 @@ const WHOLE: readonly Body[] = [
 ]
 
 function eventsOf(bodies: readonly Body[]): SeenEvent[] {
-  return bodies.map((body, index) => ({ attempt: 1, ...body, seq: index + 1 }))
+  return bodies.map((body, index) => ({
+    ...{ attempt: 1, at: '2026-11-26T12:00:00.000Z' },
+    ...body,
+    seq: index + 1,
+  }))
 }
 
 const ATTEMPT = {

@@ -21,6 +21,9 @@ const FLOOD = 100_000
 /** So many that they last longer than the outage, at 20 ms each. */
 const LASTING = OUTAGE_MS / 20 + 200
 
+/** So long a worker lives that then ends as one does that the kernel kills for want of memory. */
+const KILLED_AFTER_S = 2
+
 /** How many numbers of 0 to `count` - 1 are missing of what is in order and without a repeat. */
 function missingOf(said: readonly string[], count: number): number {
   const wanted = new Set(said)
@@ -45,6 +48,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
           `awk 'BEGIN { for (i = 0; i < ${FLOOD}; i++) printf "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"%d \\",\\"seq\\":%d}\\n", i, i + 1
            printf "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":%d}\\n", i + 1 }'`,
         ),
+        killed: script(`echo '{"event":"text_delta","delta":"x"}'; sleep ${KILLED_AFTER_S}; kill -9 $$`),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
     )
@@ -102,6 +106,16 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
       }
     },
   )
+
+  test('has a worker that is killed while it is away told as one that ended then, not as one that it took along', async () => {
+    const [id = ''] = await stage.begin(['killed'])
+    await engine.stop('KILL')
+    await delay(2 * KILLED_AFTER_S * 1_000)
+    await engine.start()
+    const { status, error, exitCode } = await service.ended(id)
+    expect({ status, code: error?.code, exitCode }).toEqual({ status: 'FAILED', code: 'LOST', exitCode: 137 })
+    expect(error?.message).toMatch(/ended while the Docker engine was not there/)
+  })
 
   test(`is waited for ${OUTAGE_MS} ms`, { timeout: 60_000 + OUTAGE_MS }, async () => {
     const [running = '', ending = ''] = await stage.begin(['lasting', 'ending'])
