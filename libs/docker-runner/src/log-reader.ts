@@ -61,6 +61,8 @@ interface Place {
   lines: number
   /** Complete lines since the worker's start. */
   total: number
+  /** How many lines of the other stream stand before the end of the last complete line; `null`: a part of one more does, or it is not known. */
+  beside: number | null
   /** Bytes read after the last complete line. */
   partialBytes: number
   /** The host's clock went back: stamps say nothing any more, only the number of lines does. */
@@ -158,6 +160,8 @@ export function createLogReader(after: OutputCursor): LogReader {
     if (!passes) return
     place.total += 1
     place.partialBytes = 0
+    const other = place === stdout ? stderr : stdout
+    place.beside = other.partialBytes === 0 ? other.total : null
     if (order === 0) {
       place.lines += 1
       return
@@ -168,8 +172,7 @@ export function createLogReader(after: OutputCursor): LogReader {
   }
 
   function data(bytes: Buffer): WorkerOutput {
-    const cursor = cursorText(place, place === stdout ? stderr : stdout, run)
-    return { kind: 'data', stream: place.stream, bytes, cursor, at }
+    return { kind: 'data', stream: place.stream, bytes, cursor: cursorText(place, run), at }
   }
 
   return {
@@ -334,27 +337,24 @@ function lostLines(streams: string): string {
 const CURSOR =
   /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z),(\d{1,15}),(\d{1,15})(,stepped)?(?:,run(\d{1,15}))?(?:,with(\d{1,15}))?$/
 
-/** `with`: how many lines of the other stream stand before this place in the log; left out where a part of one more does. */
-function cursorText(place: Place, other: Place, run: number): string {
-  if (place.total === 0) return ''
-  const { stamp, lines, total, stepped } = place
-  const beside = other.partialBytes === 0 ? `,with${other.total}` : ''
-  return `${stamp.toString('latin1')},${lines},${total}${stepped ? ',stepped' : ''},run${run}${beside}`
+/** `with`: the place's `beside`. */
+function cursorText({ stamp, lines, total, stepped, beside }: Place, run: number): string {
+  if (total === 0) return ''
+  const besides = beside === null ? '' : `,with${beside}`
+  return `${stamp.toString('latin1')},${lines},${total}${stepped ? ',stepped' : ''},run${run}${besides}`
 }
 
 interface Cursor {
   readonly place: Place
-  /** How many lines of the other stream stand before it; `null`: not known. */
-  readonly beside: number | null
   /** When the run began that it is of; 0: not known. */
   readonly run: number
 }
 
 function parseCursor(stream: OutputStream, text: string): Cursor {
-  const fresh = { stream, partialBytes: 0, skipping: false, skipLines: 0, skipBytes: 0 }
+  const fresh = { stream, beside: null, partialBytes: 0, skipping: false, skipLines: 0, skipBytes: 0 }
   if (text === '') {
     const place = { ...fresh, stamp: Buffer.alloc(STAMP_BYTES), lines: 0, total: 0, stepped: false }
-    return { place, beside: null, run: 0 }
+    return { place, run: 0 }
   }
   const [, stamp, lines, total, stepped, run, beside] = CURSOR.exec(text) ?? []
   if (stamp === undefined) throw new TypeError(`not a cursor of this runner: ${text.slice(0, 100)}`)
@@ -365,18 +365,18 @@ function parseCursor(stream: OutputStream, text: string): Cursor {
       lines: Number(lines),
       total: Number(total),
       stepped: stepped !== undefined,
+      beside: beside === undefined ? null : Number(beside),
     },
-    beside: beside === undefined ? null : Number(beside),
     run: Number(run ?? 0),
   }
 }
 
 /** The one of the two streams that spoke last before the reader of these cursors stopped: it knew all that was read of the other. */
 function lastOf(one: Cursor, other: Cursor): Place | null {
-  for (const [{ place, beside }, { place: silent }] of [
+  for (const [{ place }, { place: silent }] of [
     [one, other],
     [other, one],
   ] as const)
-    if (beside === silent.total) return place
+    if (place.beside === silent.total) return place
   return null
 }
