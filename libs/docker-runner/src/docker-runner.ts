@@ -121,6 +121,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     if (problem !== null) return commandNotFound(problem)
     // Before the start: with nobody attached by then, a stdin that is open only once would be over at once.
     const stdin = order.run && (await engine.attachStdin(container.id))
+    await folders.noteStart(order.name, { containerId: container.id, at: Date.now() })
     try {
       await engine.call('POST', `/containers/${container.id}/start`, { timeoutMs: startTimeoutMs })
     } catch (error) {
@@ -175,6 +176,12 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     ) {
       await folders.remove(order.name)
       return startAbandoned()
+    }
+    const noted = await folders.notedStart(order.name)
+    if (noted !== null && (await containers.find(order.name)) === null) {
+      // Somebody has removed it before anybody could note that it ran: a second container of the name would run the task again.
+      const { containerId, at } = noted
+      return { status: 'started', containerId, imageDigest: null, startedAt: at }
     }
     if (environmentBytes(order.spec.env) > MAX_ENVIRONMENT_BYTES)
       return environmentTooLarge(MAX_ENVIRONMENT_BYTES)

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { PresetId, WorkerName, WorkerOrder } from '@gpu-service/tasks'
 
@@ -13,11 +13,22 @@ export interface WorkerFolder {
   readonly cache: string
 }
 
+/** A container that was about to be started. */
+export interface NotedStart {
+  readonly containerId: string
+  /** Milliseconds since 1970. */
+  readonly at: number
+}
+
 export interface Folders {
   /** Makes what the worker needs; harmless where it is there. `fresh`: nothing was there. */
   prepare(order: WorkerOrder): Promise<{ readonly folder: WorkerFolder; readonly fresh: boolean }>
   /** Makes the folder of a run. */
   prepareRun(name: WorkerName, runId: string): Promise<void>
+  /** Notes that the worker's container is about to be started. */
+  noteStart(name: WorkerName, start: NotedStart): Promise<void>
+  /** The last that was noted; `null`: none was, so that nothing of the worker can have run. */
+  notedStart(name: WorkerName): Promise<NotedStart | null>
   run(name: WorkerName, runId: string): string
   has(name: WorkerName): boolean
   /** The names of all workers that have files. */
@@ -34,6 +45,7 @@ export function createFolders(dataDir: string): Folders {
   const caches = resolve(dataDir, 'cache')
   const pathOf = (name: WorkerName) => join(workers, name)
   const runsOf = (name: WorkerName) => join(pathOf(name), 'runs')
+  const startOf = (name: WorkerName) => join(pathOf(name), 'start')
 
   return {
     async prepare(order) {
@@ -57,6 +69,11 @@ export function createFolders(dataDir: string): Folders {
     async prepareRun(name, runId) {
       await makeFolder(join(runsOf(name), runId), 0o777)
     },
+    noteStart: (name, { containerId, at }) => writeFile(startOf(name), `${at} ${containerId}`),
+    async notedStart(name) {
+      const [at = '', containerId] = (await textOf(startOf(name))).split(' ')
+      return containerId === undefined ? null : { containerId, at: Number(at) }
+    },
     run: (name, runId) => join(runsOf(name), runId),
     has: (name) => existsSync(pathOf(name)),
     names: () => entriesOf(workers),
@@ -66,11 +83,20 @@ export function createFolders(dataDir: string): Folders {
   }
 }
 
-async function entriesOf(folder: string): Promise<readonly string[]> {
+function entriesOf(folder: string): Promise<readonly string[]> {
+  return orIfMissing(readdir(folder), [])
+}
+
+/** Empty where there is no such file. */
+function textOf(file: string): Promise<string> {
+  return orIfMissing(readFile(file, 'utf8'), '')
+}
+
+async function orIfMissing<T>(read: Promise<T>, otherwise: T): Promise<T> {
   try {
-    return await readdir(folder)
+    return await read
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return otherwise
     throw error
   }
 }

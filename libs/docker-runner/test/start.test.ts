@@ -197,6 +197,29 @@ describe('starting a worker on Docker', { timeout: 60_000 }, () => {
     expect(rig.warnings).toEqual([])
   })
 
+  it('makes no second container for a worker whose first one somebody has removed, and has it lost', async () => {
+    const order = rig.order('echo up; sleep 60')
+    const first = await rig.runner.start(order)
+    await rig.docker.getContainer(order.name).remove({ force: true })
+    // As an earlier process would, that was killed before it had stored that the worker runs.
+    const runner = await rig.reopen()
+    const again = await runner.start(order)
+    expect(again).toMatchObject({
+      status: 'started',
+      containerId: first.status === 'started' && first.containerId,
+    })
+    expect(await rig.containers()).toEqual([])
+    const kinds: string[] = []
+    for await (const { kind } of runner.output(order.name, {
+      after: { stdout: '', stderr: '' },
+      signal: AbortSignal.timeout(10_000),
+    }))
+      kinds.push(kind)
+    expect(kinds).toEqual(['lost'])
+    await runner.remove(order.name)
+    expect(await runner.list()).toEqual([])
+  })
+
   it('relaxes what the preset relaxes', async () => {
     const said = await say(
       rig.order(
