@@ -248,12 +248,14 @@ describe('the deadline', () => {
       })
 
     /** A session that counts its events, this one being the second, works on a task. */
-    async function talking(change: SpecChange = {}): Promise<{
-      readonly stage: Stage
-      readonly id: TaskId
-      readonly worker: ScriptedWorker
-      readonly say: (text: string, seq: number) => Promise<void>
-    }> {
+    async function talking(change: SpecChange = {}): Promise<
+      AsyncDisposable & {
+        readonly stage: Stage
+        readonly id: TaskId
+        readonly worker: ScriptedWorker
+        readonly say: (text: string, seq: number) => Promise<void>
+      }
+    > {
       const stage = await open(change)
       stage.runner.isReadyAtOnce = false
       const id = await stage.submit('warm')
@@ -268,12 +270,12 @@ describe('the deadline', () => {
           expect(await stage.said(id, 'text_delta')).toHaveLength(said)
         })
       }
-      return { stage, id, worker, say }
+      return { stage, id, worker, say, [Symbol.asyncDispose]: () => stage[Symbol.asyncDispose]() }
     }
 
     test('ends it after a minute of silence, its finish being lost: the session goes on', async () => {
-      const { stage, id, worker, say } = await talking()
-      await using _ = stage
+      await using talk = await talking()
+      const { stage, id, worker, say } = talk
       await say('a', 2)
       await say('c', 4)
       stage.clock.advance(MINUTE - 1)
@@ -288,8 +290,8 @@ describe('the deadline', () => {
     })
 
     test('ends a session that does not heed the cancel, and the task with it', async () => {
-      const { stage, id, worker, say } = await talking({ timeouts: { stopGraceMs: 5 * SECOND } })
-      await using _ = stage
+      await using talk = await talking({ timeouts: { stopGraceMs: 5 * SECOND } })
+      const { stage, id, worker, say } = talk
       worker.heedsCancel = false
       await say('a', 2)
       worker.gap(true)
@@ -306,8 +308,8 @@ describe('the deadline', () => {
     })
 
     test('takes ten minutes where that is only suspected of one that counts', async () => {
-      const { stage, id, worker, say } = await talking()
-      await using _ = stage
+      await using talk = await talking()
+      const { stage, id, worker, say } = talk
       await say('a', 2)
       worker.gap(false)
       await eventually(async () => {
@@ -317,8 +319,8 @@ describe('the deadline', () => {
     })
 
     test('holds after a restart of the service too', async () => {
-      const { stage, id, say } = await talking()
-      await using _ = stage
+      await using talk = await talking()
+      const { stage, id, say } = talk
       await say('a', 2)
       await say('c', 4)
       await stage.restart()
@@ -326,8 +328,8 @@ describe('the deadline', () => {
     })
 
     test('is none of one that has none, after a restart as before', async () => {
-      const { stage, id, worker, say } = await talking()
-      await using _ = stage
+      await using talk = await talking()
+      const { stage, id, worker, say } = talk
       await say('a', 2)
       for (const disturb of [() => Promise.resolve(), () => stage.restart()]) {
         await disturb()
