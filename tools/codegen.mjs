@@ -23,6 +23,8 @@ const MAPPERS = {
   GpuProcess: '@gpu-service/tasks#GpuProcess as GpuProcessModel',
   Preset: '@gpu-service/tasks#Preset as PresetModel',
   Artifact: '@gpu-service/tasks#Artifact as ArtifactModel',
+  ApiKey: '@gpu-service/tasks#ApiKey as ApiKeyModel',
+  Viewer: '@gpu-service/tasks#Principal as PrincipalModel',
   TaskConnection: 'TaskConnectionModel',
   TaskEventBatch: 'EventBatchModel',
   TaskStatusEvent: "EventModel<'status'>",
@@ -43,7 +45,7 @@ const MAPPERS = {
 
 /** Enums whose values the domain calls otherwise. */
 const ENUMS = Object.fromEntries(
-  ['FailureCause', 'FailureClass', 'GpuShare', 'SessionIsolation', 'DryRunAction'].map((name) => [
+  ['FailureCause', 'FailureClass', 'GpuShare', 'Role', 'SessionIsolation', 'DryRunAction'].map((name) => [
     name,
     `../enums.ts#${name}`,
   ]),

@@ -33,6 +33,8 @@ export interface Config {
   readonly housekeepingMs: number
   /** What is kept of ended tasks. */
   readonly retention: RetentionLimits
+  /** `loopback`: programs on this machine need no key; `required`: everybody does. */
+  readonly auth: 'loopback' | 'required'
   /** Origins (`https://host:port`) from which browsers may call. */
   readonly allowedOrigins: readonly string[]
   /** Names in a request's Host header that are served beside the loopback ones; lower case, without ports. */
@@ -94,7 +96,9 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
   const dataDir = read('DATA_DIR', path('data'), 'a folder', path)
 
   const config: Config = {
-    host: read('HOST', '127.0.0.1', HOST_EXPECTED, (text) => (isLoopback(text) ? text : undefined)),
+    host: read('HOST', '127.0.0.1', HOST_EXPECTED, (text) =>
+      isLoopback(text) || isIP(text) !== 0 ? text : undefined,
+    ),
     port: read('PORT', 4000, 'a port from 0 (any free one) to 65535', integer(0, 65_535)),
     dataDir,
     presetsFile: read('PRESETS_FILE', null, 'a file', path),
@@ -145,11 +149,11 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
     allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
     allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
     shutdown: read('SHUTDOWN', 'detach', ...oneOf('detach', 'stop')),
+    auth: read('AUTH', 'loopback', ...oneOf('loopback', 'required')),
     logLevel: read('LOG_LEVEL', 'info', ...oneOf(...LOG_LEVELS)),
     dockerHost: read('DOCKER_HOST', null, DOCKER_HOST_EXPECTED, parseDockerHost),
     volumeRoots: read('VOLUME_ROOTS', [], 'absolute folders, separated by commas', list(parseRoot)),
   }
-  read('AUTH', null, AUTH_EXPECTED, (text) => (text === 'loopback' ? null : undefined))
   return problems.length > 0 ? { status: 'invalid', problems } : { status: 'read', config: freeze(config) }
 }
 
@@ -203,9 +207,7 @@ const SECRET = new Set<string>(['DATABASE_URL'])
 const DAY_MS = 86_400_000
 const GB = 1024 ** 3
 const OFF = 'off for no limit'
-const HOST_EXPECTED =
-  'a loopback address (127.0.0.1, ::1 or localhost): there are no access keys yet, so whoever reached another address could run anything'
-const AUTH_EXPECTED = 'loopback: required asks for access keys, and there are none yet'
+const HOST_EXPECTED = 'an address to listen at, such as 127.0.0.1, ::1, localhost or 0.0.0.0'
 const DATABASE_EXPECTED = 'file:path for SQLite; other databases are not there yet'
 const GPUS_EXPECTED =
   'auto, none, or simulated:<count>x<memory MB>, such as simulated:2x24576 (at most 64 GPUs)'

@@ -1,3 +1,5 @@
-import { serviceProcess } from './service-process.ts'
+import { commandProcess, serviceProcess } from './service-process.ts'
 
-serviceProcess()
+const [command, ...args] = process.argv.slice(2)
+if (command === undefined) serviceProcess()
+else commandProcess(command, args)

@@ -1,8 +1,9 @@
 import { ApolloServer } from '@apollo/server'
 import { fastifyApolloHandler } from '@as-integrations/fastify'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import { type GraphQLSchema, OperationTypeNode } from 'graphql'
+import { type GraphQLError, type GraphQLSchema, OperationTypeNode } from 'graphql'
 import type { Logger } from '@gpu-service/tasks'
+import type { Authenticator, Caller } from './access/authenticator.ts'
 import { type Config, isLoopback } from './config.ts'
 import { createErrorFormat } from './graphql/errors.ts'
 import { createGate } from './graphql/gate.ts'
@@ -10,9 +11,11 @@ import { type ContextRequest, createOperations } from './graphql/operations.ts'
 import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
 import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
 import { watchIdleConnections } from './http/connections.ts'
+import { callerOf, originOf } from './http/caller.ts'
 import { serveEventStreams } from './http/event-stream.ts'
 import { parseGraphqlRequest, sendErrors } from './http/graphql-request.ts'
 import { type Health, serveHealth } from './http/health.ts'
+import { type LocalSocket, serveLocally } from './http/local-socket.ts'
 import { serveSockets } from './http/sockets.ts'
 
 export interface ServerLimits {
@@ -52,6 +55,9 @@ export interface ServerOptions {
   /** Fields of Subscription whose results depend on nothing but the value that their source gives (see `createOperations`). */
   readonly sharedSubscriptions?: ReadonlySet<string>
   readonly createContext: (request: ContextRequest) => object
+  readonly authenticator: Authenticator
+  /** Path of a socket at which the same is served to whoever may open it, as the local admin. */
+  readonly localSocket?: string
   readonly artifacts: Artifacts
   readonly health: () => Promise<Health>
   readonly logger: Logger
@@ -87,7 +93,7 @@ or as server-sent events from /graphql/stream.
 
 /** Serves the schema over HTTP, WebSockets and event streams on one port, all behind one gate, and with them artifacts and health. */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { config, schema, createContext, logger } = options
+  const { config, schema, createContext, authenticator, logger } = options
   const { host } = config
   const limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits }
   const introspection = options.introspection ?? isLoopback(host)
@@ -119,6 +125,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   const app = createApp(limits.maxBodyBytes)
   const cutIdle = watchIdleConnections(app.server)
+  let localSocket: LocalSocket | null = null
   let stopped: Promise<void> | null = null
   app.addHook('onRequest', async (request, reply) => {
     reply.headers({
@@ -130,6 +137,15 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     if (reason !== null) return sendErrors(reply, 403, [problem('FORBIDDEN', reason)])
     if (request.method === 'OPTIONS' && request.headers.origin !== undefined) {
       return reply.code(204).headers(PREFLIGHT_HEADERS).send()
+    }
+    if (isHint(request)) return
+    const origin = originOf(request.raw, localSocket?.owns(request.raw.socket) ?? false)
+    const authentication = authenticator.authenticate(origin, request.headers.authorization ?? null)
+    if (authentication.status === 'known') request.caller = authentication.caller
+    else if (request.routeOptions.config.open !== true) {
+      if (authentication.status === 'unknown') reply.code(401).header('www-authenticate', 'Bearer')
+      else reply.code(429).header('retry-after', authentication.retryAfterSeconds)
+      return sendErrors(reply, reply.statusCode, [problem('UNAUTHENTICATED', authentication.message)])
     }
   })
   app.addHook('onSend', async (_request, reply) => {
@@ -158,25 +174,21 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
 
   const execute = fastifyApolloHandler(apollo, {
-    context: (_request, reply) => Promise.resolve(createContext({ signal: hangUpOf(reply) })),
+    context: (request, reply) =>
+      Promise.resolve(createContext({ signal: hangUpOf(reply), caller: callerOf(request) })),
   })
   app.route({
     method: ['GET', 'POST'],
     url: '/graphql',
     async handler(request, reply) {
-      if (
-        request.method === 'GET' &&
-        request.headers.accept?.includes('text/html') &&
-        !/[?&]query=/.test(request.url)
-      ) {
-        return reply.type('text/plain; charset=utf-8').send(HINT)
-      }
+      if (isHint(request)) return reply.type('text/plain; charset=utf-8').send(HINT)
       const parsed = parseGraphqlRequest(request)
       if (typeof parsed === 'string') {
         return sendErrors(reply, isJson(request) ? 400 : 415, [problem('BAD_REQUEST', parsed)])
       }
-      const admission = gate.admit(parsed)
-      if (admission.status === 'refused') return sendErrors(reply, 400, admission.errors.map(formatError))
+      const admission = gate.admit(parsed, callerOf(request).principal.role)
+      if (admission.status === 'refused')
+        return sendErrors(reply, statusOf(admission.errors), admission.errors.map(formatError))
       if (admission.operation.operation === OperationTypeNode.SUBSCRIPTION) {
         const message = 'Subscriptions come over a WebSocket at this address, or from /graphql/stream.'
         return sendErrors(reply, 400, [problem('BAD_REQUEST', message)])
@@ -192,6 +204,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     gate,
     operations,
     access,
+    authenticator,
     formatError,
     logger,
     ...limits,
@@ -200,7 +213,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   try {
     await app.listen({ host, port: config.port })
+    if (options.localSocket !== undefined) localSocket = await serveLocally(app, options.localSocket)
   } catch (error) {
+    await app.close()
     await apollo.stop()
     throw error
   }
@@ -214,6 +229,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     const closed = app.close()
     cutIdle()
     streams.close()
+    await localSocket?.[Symbol.asyncDispose]()
     await sockets.close(Math.min(HANG_UP_MS, limits.drainMs))
     await closed
     clearTimeout(cutOff)
@@ -226,6 +242,31 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     port,
     [Symbol.asyncDispose]: () => (stopped ??= stop()),
   }
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who it is from; `null` only where the route is open to everybody. */
+    caller: Caller | null
+  }
+  interface FastifyContextConfig {
+    /** Answered whoever asks. */
+    open?: boolean
+  }
+}
+
+/** What a person sees who opens the address in a browser. */
+function isHint({ method, headers, url }: FastifyRequest): boolean {
+  return (
+    method === 'GET' &&
+    url.split('?', 1)[0] === '/graphql' &&
+    headers.accept?.includes('text/html') === true &&
+    !/[?&]query=/.test(url)
+  )
+}
+
+function statusOf([first]: readonly GraphQLError[]): number {
+  return first?.extensions['code'] === 'FORBIDDEN' ? 403 : 400
 }
 
 function createApp(bodyLimit: number): FastifyInstance {
@@ -241,6 +282,7 @@ function createApp(bodyLimit: number): FastifyInstance {
     onConstructorPoisoning: 'ignore',
   })
   app.server.maxConnections = MAX_CONNECTIONS
+  app.decorateRequest('caller', null)
   // A body of another type is not read: whoever needs one says what it must be.
   app.removeContentTypeParser('text/plain')
   app.addContentTypeParser('*', (_request, payload, done) => {

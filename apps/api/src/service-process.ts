@@ -1,6 +1,8 @@
 import { join } from 'node:path'
 import { StoreError } from '@gpu-service/task-store'
+import { NoKeyError } from './access/first-key.ts'
 import { describeProblems, readConfig } from './config.ts'
+import { keysCommand } from './keys-command.ts'
 import { createLogger } from './log.ts'
 import { type DecoratePorts, startService } from './start.ts'
 import { welcome } from './welcome.ts'
@@ -12,8 +14,31 @@ const root = join(import.meta.dirname, '../../..')
 export function serviceProcess(decorate: DecoratePorts = (ports) => ports): void {
   run(decorate).catch((error: unknown) => {
     process.stderr.write(`The service could not start. ${textOf(error)}\n`)
-    process.exit(error instanceof StoreError && error.code === 'DATABASE_IN_USE' ? IN_USE : 1)
+    process.exit(exitCodeOf(error))
   })
+}
+
+/** The whole life of a process that does one thing to an installation from a terminal. */
+export function commandProcess(command: string, args: readonly string[]): void {
+  const done = command === 'keys' ? keysCommand(args, process.env) : Promise.resolve(unknownCommand(command))
+  done.then(
+    (exitCode) => {
+      process.exitCode = exitCode
+    },
+    (error: unknown) => {
+      process.stderr.write(`${textOf(error)}\n`)
+      process.exitCode = exitCodeOf(error)
+    },
+  )
+}
+
+function unknownCommand(command: string): number {
+  process.stderr.write(`There is no command ${JSON.stringify(command)}; there is keys.\n`)
+  return 64 // EX_USAGE of sysexits.h
+}
+
+function exitCodeOf(error: unknown): number {
+  return error instanceof StoreError && error.code === 'DATABASE_IN_USE' ? IN_USE : 1
 }
 
 /** EX_TEMPFAIL of sysexits.h: another process of the installation runs. */
@@ -22,6 +47,7 @@ const IN_USE = 75
 /** What the store says of its database is for people; anything else is a fault of the program. */
 function textOf(error: unknown): string {
   if (error instanceof StoreError) return error.message
+  if (error instanceof NoKeyError) return error.message
   return error instanceof Error ? (error.stack ?? error.message) : String(error)
 }
 

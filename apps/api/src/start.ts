@@ -9,6 +9,7 @@ import { openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
+  maySee,
   openDispatcher,
   type ArtifactId,
   type DispatcherOptions,
@@ -18,6 +19,9 @@ import {
 } from '@gpu-service/tasks'
 import { v7 as uuidv7 } from 'uuid'
 import packageJson from '../package.json' with { type: 'json' }
+import { createAuthenticator } from './access/authenticator.ts'
+import { firstKeyOf } from './access/first-key.ts'
+import { openKeyRing } from './access/key-ring.ts'
 import type { Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
 import { resolvers } from './graphql/resolvers.ts'
@@ -29,6 +33,8 @@ import { startServer } from './server.ts'
 import { systemClock } from './system-clock.ts'
 
 const MAX_QUEUED = 10_000
+/** Of the socket in the data folder by which this machine's owner is always let in. */
+export const LOCAL_SOCKET = 'admin.sock'
 const MAX_ARTIFACT_BYTES = 10 * 1024 ** 3
 
 /** The files that come with the service. */
@@ -49,6 +55,8 @@ export interface RunningService extends AsyncDisposable {
   readonly url: string
   /** What it runs with, for people: label and sentence. */
   readonly facts: readonly (readonly [label: string, text: string])[]
+  /** The first API key, where this start has made it: it is to be shown once, and kept nowhere. */
+  readonly firstKey: string | null
   /** What is wrong with the presets file; empty where all is well. */
   readonly presetIssues: readonly PresetIssue[]
 }
@@ -100,6 +108,8 @@ async function start(
   await mkdir(modelsDir, { recursive: true })
   const databaseFile = config.databaseFile ?? join(dataDir, 'gpu-service.db')
   const store = own(await openTaskStore({ url: `file:${databaseFile}`, logger }))
+  const keys = own(await openKeyRing(store, systemClock, logger))
+  const firstKey = await firstKeyOf(keys, config)
   const presetsFile = config.presetsFile ?? files.presetsFile
   const presets = own(
     await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }),
@@ -157,7 +167,9 @@ async function start(
     startedAt: systemClock.now(),
     runner: choice.kind,
   }
-  const context: Context = { dispatcher, store: ports.store, presets, gpus, service, owner: 'local' }
+  const context: Omit<Context, 'principal'> = {
+    ...{ dispatcher, store: ports.store, presets, gpus, service, keys },
+  }
   let stopping = false
   const server = own(
     await startServer({
@@ -165,12 +177,16 @@ async function start(
       schema: makeExecutableSchema({ typeDefs, resolvers }),
       // What an event says depends on nothing but the event: its many readers share the work of answering.
       sharedSubscriptions: new Set(['taskEvents']),
-      createContext: () => context,
+      createContext: ({ caller }): Context => ({ ...context, principal: caller.principal }),
+      localSocket: join(dataDir, LOCAL_SOCKET),
+      authenticator: createAuthenticator({ keys, required: config.auth === 'required', clock: systemClock }),
       artifacts: {
-        async open(id) {
+        async open(id, principal) {
           const row = await store.artifact(id as ArtifactId)
-          const file = row === null ? null : await artifacts.find(row.id)
-          return row === null || file === null ? null : { ...row, path: file.path }
+          const task = row === null ? null : await store.task(row.taskId)
+          if (row === null || task === null || !maySee(principal, task)) return null
+          const file = await artifacts.find(row.id)
+          return file === null ? null : { ...row, path: file.path }
         },
       },
       health: async () => {
@@ -200,6 +216,7 @@ async function start(
 
   return {
     url: server.url,
+    firstKey,
     presetIssues: presets.issues(),
     facts: [
       ['runner', `${choice.kind} (${choice.why})`],
@@ -207,6 +224,10 @@ async function start(
       ['database', `SQLite, ${shown(databaseFile)}`],
       ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
       ['data', shown(dataDir)],
+      [
+        'access',
+        config.auth === 'required' ? 'with API keys only' : 'API keys; none is needed on this machine',
+      ],
     ],
     async [Symbol.asyncDispose]() {
       stopping = true

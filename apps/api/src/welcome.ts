@@ -4,8 +4,9 @@ import type { RunningService } from './start.ts'
 export function welcome({
   url,
   facts,
+  firstKey,
   presetIssues,
-}: Pick<RunningService, 'url' | 'facts' | 'presetIssues'>): string {
+}: Pick<RunningService, 'url' | 'facts' | 'firstKey' | 'presetIssues'>): string {
   const width = Math.max(...facts.map(([label]) => label.length))
   const issues = presetIssues.map(
     ({ file, line, column, message }) => `  ${file}:${line}:${column}: ${message}`,
@@ -19,6 +20,13 @@ export function welcome({
     ...(issues.length === 0
       ? []
       : ['', 'The presets file has problems; its presets are not in force:', ...issues]),
+    ...(firstKey === null
+      ? []
+      : [
+          '',
+          'The first API key, of the role admin. It is shown this once and kept nowhere:',
+          `  ${firstKey}`,
+        ]),
     '',
     `Ready: ${url}`,
     '',

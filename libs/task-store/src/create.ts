@@ -1,4 +1,10 @@
-import type { CreatedTask, CreateResult, NewTask, WorkerSpec } from '@gpu-service/tasks'
+import {
+  accountOf,
+  type CreatedTask,
+  type CreateResult,
+  type NewTask,
+  type WorkerSpec,
+} from '@gpu-service/tasks'
 import { insertEvents } from './chunk.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
@@ -84,7 +90,15 @@ function newColumns(task: NewTask) {
   const { id, owner, presetId, spec, input, labels, priority, idempotencyKey, requestHash, affinity, asked } =
     task
   return {
-    ...{ id, owner: plain(owner), presetId, priority, requestHash, retryOf: task.retryOf },
+    ...{
+      id,
+      owner: plain(owner),
+      account: plain(accountOf(owner)),
+      presetId,
+      priority,
+      requestHash,
+      retryOf: task.retryOf,
+    },
     ...{ spec: specText(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
     ...{ idempotencyKey: plain(idempotencyKey), affinity: plain(affinity) },
     askedTimeoutMs: asked.timeoutMs,

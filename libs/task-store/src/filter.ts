@@ -1,4 +1,4 @@
-import type { TaskFilter } from '@gpu-service/tasks'
+import { accountOf, type TaskFilter } from '@gpu-service/tasks'
 import { Prisma } from './generated/client.ts'
 import { StoreError } from './store-error.ts'
 
@@ -28,11 +28,18 @@ export interface FilterSql {
 
 /** `null` where nothing can match. */
 export function filterSql(filter: TaskFilter): FilterSql | null {
-  const { status, presetId, label, createdAfter, createdBefore } = filter
-  if (status?.length === 0) return null
+  const { id, status, presetId, presets: anyOf, owner, label, createdAfter, createdBefore } = filter
+  if (status?.length === 0 || anyOf?.length === 0) return null
   const statuses = status === undefined ? [] : [Prisma.sql`t."status" IN (${Prisma.join([...status])})`]
   const presets = presetId === undefined ? [] : [Prisma.sql`t."presetId" = ${presetId}`]
+  const seen = anyOf === undefined ? [] : [Prisma.sql`t."presetId" IN (${Prisma.join([...anyOf])})`]
+  const owners = owner === undefined ? [] : [ownedBy(owner)]
   const words = wordsOf(filter.text ?? '').map(contains)
+  const isLabelled = label === undefined ? null : labelled(label)
+  const labels =
+    isLabelled === null
+      ? []
+      : [Prisma.sql`EXISTS (SELECT 1 FROM "TaskLabel" AS l WHERE l."taskId" = t."id" AND ${isLabelled})`]
   const times: Prisma.Sql[] = []
   if (createdAfter !== undefined) times.push(Prisma.sql`t."createdAt" > ${createdAfter}`)
   if (createdBefore !== undefined) times.push(Prisma.sql`t."createdAt" < ${createdBefore}`)
@@ -42,7 +49,7 @@ export function filterSql(filter: TaskFilter): FilterSql | null {
       : Prisma.sql`LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"`
 
   /** The part of an index's order that is asked for, as one bound at each end: of several an index would take only one. */
-  function stretch(before: Position | null, createdAt: string, id: string): readonly Prisma.Sql[] {
+  function stretch(before: Position | null, createdAt: string, key: string): readonly Prisma.Sql[] {
     const bounds: Prisma.Sql[] = []
     if (createdAfter !== undefined) bounds.push(Prisma.sql`${Prisma.raw(createdAt)} > ${createdAfter}`)
     const end =
@@ -50,20 +57,35 @@ export function filterSql(filter: TaskFilter): FilterSql | null {
         ? before
         : { createdAt: createdBefore, id: '' }
     if (end !== null)
-      bounds.push(Prisma.sql`(${Prisma.raw(`${createdAt}, ${id}`)}) < (${end.createdAt}, ${end.id})`)
+      bounds.push(Prisma.sql`(${Prisma.raw(`${createdAt}, ${key}`)}) < (${end.createdAt}, ${end.id})`)
     return bounds
   }
 
-  if (label !== undefined) {
-    const { key, value } = label
-    const isLabelled =
-      value === null ? Prisma.sql`l."key" = ${key}` : Prisma.sql`l."key" = ${key} AND l."value" = ${value}`
+  const others = [...statuses, ...presets, ...seen, ...words]
+  const all = [...others, ...owners, ...labels, ...times]
+  const from = (
+    where: readonly Prisma.Sql[],
+    before: Position | null,
+    limit: number,
+  ): Prisma.Sql => Prisma.sql`
+    SELECT t."id", t."createdAt" FROM "Task" AS t
+    WHERE ${Prisma.join([...where, ...stretch(before, 't."createdAt"', 't."id"')], ' AND ')}
+    ORDER BY t."createdAt" DESC, t."id" DESC LIMIT ${limit}`
+
+  if (id !== undefined) {
+    const isIt = [Prisma.sql`t."id" = ${id}`]
     return {
-      conditions: [...statuses, ...presets, ...words],
-      all: [
-        ...[...statuses, ...presets, ...words, ...times],
-        Prisma.sql`EXISTS (SELECT 1 FROM "TaskLabel" AS l WHERE l."taskId" = t."id" AND ${isLabelled})`,
-      ],
+      conditions: [...others, ...owners, ...labels],
+      all: [...isIt, ...all],
+      joins,
+      candidates: (before, limit) => from(isIt, before, limit),
+    }
+  }
+
+  if (isLabelled !== null) {
+    return {
+      conditions: [...others, ...owners],
+      all,
       joins,
       candidates(before, limit) {
         const where = [isLabelled, ...stretch(before, 'l."createdAt"', 'l."taskId"')]
@@ -74,9 +96,12 @@ export function filterSql(filter: TaskFilter): FilterSql | null {
     }
   }
 
+  if (owner !== undefined)
+    return { conditions: others, all, joins, candidates: (before, limit) => from(owners, before, limit) }
+
   return {
-    conditions: words,
-    all: [...statuses, ...presets, ...words, ...times],
+    conditions: [...seen, ...words],
+    all,
     joins,
     candidates(before, limit) {
       const bounds = stretch(before, 't."createdAt"', 't."id"')
@@ -93,6 +118,14 @@ export function filterSql(filter: TaskFilter): FilterSql | null {
       return Prisma.join(walks, ' UNION ALL ')
     },
   }
+}
+
+function labelled({ key, value }: NonNullable<TaskFilter['label']>): Prisma.Sql {
+  return value === null ? Prisma.sql`l."key" = ${key}` : Prisma.sql`l."key" = ${key} AND l."value" = ${value}`
+}
+
+function ownedBy(owner: string): Prisma.Sql {
+  return accountOf(owner) === owner ? Prisma.sql`t."account" = ${owner}` : Prisma.sql`t."owner" = ${owner}`
 }
 
 function wordsOf(text: string): readonly string[] {

@@ -3,7 +3,7 @@ import { closeSync, existsSync, openSync, realpathSync, statSync } from 'node:fs
 import { resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import type { Logger, TaskStore } from '@gpu-service/tasks'
+import type { KeyStore, Logger, TaskStore } from '@gpu-service/tasks'
 import { createAppend } from './append.ts'
 import { startCheckpoints } from './checkpoints.ts'
 import { connectionFactory, openConnections, type Connections } from './connection.ts'
@@ -13,6 +13,7 @@ import { createDurability, type Durability } from './durability.ts'
 import { createEventLog } from './event-log.ts'
 import { Prisma } from './generated/client.ts'
 import { MIGRATIONS } from './generated/migrations.ts'
+import { createKeys } from './keys.ts'
 import { createLookup } from './lookup.ts'
 import { migrate } from './migrations.ts'
 import { createMoves } from './moves.ts'
@@ -35,7 +36,7 @@ export interface TaskStoreOptions {
  * Throws `StoreError` DATABASE_URL_INVALID, DATABASE_UNAVAILABLE, DATABASE_IN_USE, DATABASE_NEWER, MIGRATION_FAILED or another one of its
  * codes; the database is then as it was. The methods throw `StoreError` too, and `append` the port's `StaleWriteError`.
  */
-export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<TaskStore> {
+export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<TaskStore & KeyStore> {
   const file = databaseFile(url)
   const lock = lockDatabase(file)
   try {
@@ -95,12 +96,13 @@ function createStore(
   writer: Writer,
   durability: Durability,
   owned: readonly (Disposable | AsyncDisposable)[],
-): TaskStore {
+): TaskStore & KeyStore {
   const moves = createMoves(writer)
   const log = createEventLog(reader, writer)
   const search = createSearch(reader)
   const lookup = createLookup(reader)
   const removal = createRemoval(file, reader, writer)
+  const keys = createKeys(reader, writer)
 
   const underWay = new Set<Promise<unknown>>()
   let closing: Promise<void> | null = null
@@ -185,6 +187,11 @@ function createStore(
     history: read('reading what was measured', lookup.history),
     drains: read('reading drains', lookup.drains),
     setDrain: guarded('storing a drain', moves.setDrain),
+    keys: read('reading API keys', keys.keys),
+    addKey: guarded('storing an API key', keys.addKey),
+    revokeKey: guarded('revoking an API key', keys.revokeKey),
+    noteKeyUses: guarded('storing the use of API keys', keys.noteKeyUses),
+    secret: guarded('making a secret', keys.secret),
     [Symbol.asyncDispose]() {
       closing ??= close()
       return closing

@@ -6,6 +6,7 @@ import type {
   GpuReading,
   PresetId,
   SessionOptions,
+  StoredKey,
   Task,
   TaskArtifact,
   TaskAttempt,
@@ -20,9 +21,17 @@ import type {
   WorkerSpec,
   WorkerTimeouts,
 } from '@gpu-service/tasks'
-import { FAILURE_CAUSES, FAILURE_CLASSES, specHashOf, STOP_REASONS, WORKER_MOVES } from '@gpu-service/tasks'
+import {
+  FAILURE_CAUSES,
+  FAILURE_CLASSES,
+  ROLES,
+  specHashOf,
+  STOP_REASONS,
+  WORKER_MOVES,
+} from '@gpu-service/tasks'
 import { json, taskError, taskStatus } from './event-body.ts'
 import type {
+  ApiKey,
   Artifact,
   Attempt,
   Output,
@@ -61,6 +70,8 @@ const artifactId: Check<ArtifactId> = (value): value is ArtifactId => typeof val
 
 const mode = oneOf('ONE_OFF', 'SESSION')
 const gpuIds = listOf(gpuId)
+const presetIds = listOf(presetId)
+const role = oneOf(...ROLES)
 const texts = recordOf(text)
 const stopReason = oneOf(...STOP_REASONS)
 const failureClass = oneOf(...FAILURE_CLASSES)
@@ -238,6 +249,19 @@ export function toTask(row: TaskRow): Task {
     workerId: column('workerId', row.workerId, orNull(workerId)),
     error: error(row),
     exitCode: row.exitCode,
+  }
+}
+
+export function toKey(row: ApiKey): StoredKey {
+  const { column, jsonColumn } = columnsOf('API key', row.id)
+  return {
+    ...row,
+    role: column('role', row.role, role),
+    presets: row.presets === null ? null : jsonColumn('presets', row.presets, presetIds),
+    createdAt: Number(row.createdAt),
+    expiresAt: time(row.expiresAt),
+    revokedAt: time(row.revokedAt),
+    lastUsedAt: time(row.lastUsedAt),
   }
 }
 

@@ -1,8 +1,14 @@
 import type { PresetId, TaskId } from './ids.ts'
+import type { Task } from './task.ts'
 
 /** What somebody may do, each with all that stands before it: see; have tasks done; run the service; say who may do what. */
 export const ROLES = ['read', 'submit', 'operate', 'admin'] as const
 export type Role = (typeof ROLES)[number]
+
+/** Whether a role is as much as another one. */
+export function isAtLeast(role: Role, needed: Role): boolean {
+  return ROLES.indexOf(role) >= ROLES.indexOf(needed)
+}
 
 /** Who asks for something. */
 export interface Principal {
@@ -12,7 +18,10 @@ export interface Principal {
   readonly id: string | null
   /** For people. */
   readonly name: string
-  /** Owns the tasks that it submits; sees no others, unless its role is `operate` or more. */
+  /**
+   * Owns the tasks that it submits. Of a key it is an account, such as `acme`; of a token made for somebody, `acme/somebody`. An account has what is
+   * below it too.
+   */
   readonly owner: string
   readonly role: Role
   /** The presets that it may use, and whose tasks it may see; `null`: all. */
@@ -32,7 +41,58 @@ export const LOCAL: Principal = {
   taskId: null,
 }
 
-/** Whether a role is as much as another one. */
-export function isAtLeast(role: Role, needed: Role): boolean {
-  return ROLES.indexOf(role) >= ROLES.indexOf(needed)
+/** The account that an owner is of, or below. */
+export function accountOf(owner: string): string {
+  return owner.split('/', 1)[0] ?? ''
+}
+
+/** Whether it may see the task, and do with it what its role allows. */
+export function maySee(principal: Principal, task: Pick<Task, 'id' | 'owner' | 'presetId'>): boolean {
+  const { owner, role, taskId } = principal
+  if (taskId !== null && task.id !== taskId) return false
+  if (!mayUse(principal, task.presetId)) return false
+  return isAtLeast(role, 'operate') || task.owner === owner || task.owner.startsWith(`${owner}/`)
+}
+
+/** Whether there is such a preset, as far as it is told. */
+export function mayUse({ presets }: Principal, presetId: string): boolean {
+  return presets === null || presets.includes(presetId as PresetId)
+}
+
+/** What is known of an API key. Its text is known to its holder alone. */
+export interface ApiKey {
+  /** Part of the key's text. */
+  readonly id: string
+  readonly name: string
+  /** The account whose tasks it may see, and to which those that it submits belong. */
+  readonly owner: string
+  readonly role: Role
+  readonly presets: readonly PresetId[] | null
+  /** Milliseconds since 1970, as all times here. */
+  readonly createdAt: number
+  /** Who made it, for people. */
+  readonly createdBy: string
+  /** `null`: it does not expire. */
+  readonly expiresAt: number | null
+  readonly revokedAt: number | null
+  readonly lastUsedAt: number | null
+  /** The address that it was last used from. */
+  readonly lastUsedFrom: string | null
+}
+
+export interface StoredKey extends ApiKey {
+  /** SHA-256 of the key's secret, lower-case hex. */
+  readonly hash: string
+}
+
+/** Where keys are kept. */
+export interface KeyStore {
+  /** All of them, also those that are of no use any more, oldest first. */
+  keys(): Promise<readonly StoredKey[]>
+  addKey(key: StoredKey): Promise<void>
+  /** One that was revoked before stays as it is. */
+  revokeKey(id: string, at: number): Promise<void>
+  noteKeyUses(uses: readonly Pick<ApiKey, 'id' | 'lastUsedAt' | 'lastUsedFrom'>[]): Promise<void>
+  /** 32 bytes that only this installation knows, made the first time. */
+  secret(): Promise<Buffer>
 }

@@ -2,7 +2,7 @@ import type { TaskId } from './ids.ts'
 import { Nudge, NudgeMap } from './nudge.ts'
 import type { TaskStore } from './store.ts'
 import { MAX_BATCH_EVENTS, type EventBatch, Tail } from './tail.ts'
-import { isFinal, type Task } from './task.ts'
+import { isFinal, unknownTaskText, type Task } from './task.ts'
 import type { TaskEvent } from './event.ts'
 
 /** Why a feed cannot be opened, or (HISTORY_REMOVED) ends before its task's final event. */
@@ -64,7 +64,7 @@ export class Feeds {
    */
   async open(id: TaskId, options: FeedOptions): Promise<AsyncIterableIterator<EventBatch>> {
     const task = await this.#store.task(id)
-    if (task === null) throw new FeedError('NOT_FOUND', `There is no task ${id}.`)
+    if (task === null) throw new FeedError('NOT_FOUND', unknownTaskText(id))
     const { after } = options
     if (after < 0 || after > task.lastSeq) {
       throw new FeedError('BAD_CURSOR', `after is ${after}, but the task's events end at ${task.lastSeq}.`)

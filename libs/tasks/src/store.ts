@@ -190,8 +190,13 @@ export interface StoreUsage {
 }
 
 export interface TaskFilter {
+  readonly id?: TaskId
   readonly status?: readonly TaskStatus[]
   readonly presetId?: string
+  /** Any of these. */
+  readonly presets?: readonly PresetId[]
+  /** An account with all that is below it, or one owner below an account. */
+  readonly owner?: string
   readonly createdAfter?: number
   readonly createdBefore?: number
   /** `value` is `null` where any will do. */

@@ -44,6 +44,11 @@ export const STOP_REASONS = [
 ] as const
 export type StopReason = (typeof STOP_REASONS)[number]
 
+/** What is said of a task that is not there, or that is not to be seen by who asks. */
+export function unknownTaskText(id: string): string {
+  return `There is no task ${id}.`
+}
+
 /** What a worker said at the end of a task. */
 export interface TaskFinish {
   readonly status: 'completed' | 'failed' | 'cancelled'

@@ -1,4 +1,5 @@
-import type { Dispatcher, GpuInventory, PresetCatalog, TaskStore } from '@gpu-service/tasks'
+import type { Dispatcher, GpuInventory, PresetCatalog, Principal, TaskStore } from '@gpu-service/tasks'
+import type { KeyRing } from '../access/key-ring.ts'
 
 /** What this process is and runs with, as `Query.service` tells it. */
 export interface ServiceInfo {
@@ -17,6 +18,7 @@ export interface Context {
   readonly presets: PresetCatalog
   readonly gpus: GpuInventory
   readonly service: ServiceInfo
-  /** On whose behalf the operation runs; it owns the tasks that it submits. */
-  readonly owner: string
+  readonly keys: KeyRing
+  /** On whose behalf the operation runs. */
+  readonly principal: Principal
 }

@@ -1,7 +1,7 @@
-import type { DryRun, FailureCause, FailureClass, GpuNeed, SessionOptions } from '@gpu-service/tasks'
+import type { DryRun, FailureCause, FailureClass, GpuNeed, Role, SessionOptions } from '@gpu-service/tasks'
 
 // Where the domain has other words for the values than the schema.
-export type { FailureCause, FailureClass } from '@gpu-service/tasks'
+export type { FailureCause, FailureClass, Role } from '@gpu-service/tasks'
 export type GpuShare = GpuNeed['share']
 export type SessionIsolation = SessionOptions['isolation']
 export type DryRunAction = DryRun['action']
@@ -44,6 +44,12 @@ export const enums = {
     RUN_TIMEOUT: 'run_timeout',
     SILENCE_TIMEOUT: 'silence_timeout',
   } as const satisfies Record<Uppercase<FailureCause>, FailureCause>,
+  Role: {
+    READ: 'read',
+    SUBMIT: 'submit',
+    OPERATE: 'operate',
+    ADMIN: 'admin',
+  } as const satisfies Record<Uppercase<Role>, Role>,
   GpuShare: { EXCLUSIVE: 'exclusive', SHARED: 'shared' } as const satisfies Record<
     Uppercase<GpuShare>,
     GpuShare

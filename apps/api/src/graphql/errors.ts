@@ -12,6 +12,9 @@ const PUBLIC_CODES = [
   'OPERATION_RESOLUTION_FAILURE',
   'BAD_USER_INPUT',
   'PERSISTED_QUERY_NOT_SUPPORTED',
+  // Who asks is not known, or may not ask this.
+  'UNAUTHENTICATED',
+  'FORBIDDEN',
   // The query gate.
   'QUERY_TOO_LARGE',
   'QUERY_TOO_COMPLEX',

@@ -14,7 +14,9 @@ import {
   visit,
 } from 'graphql'
 import { type Budget, type Spending, weigh } from './budget.ts'
+import { isAtLeast, type Role } from '@gpu-service/tasks'
 import { refusal } from './errors.ts'
+import { type Need, needOf } from './permissions.ts'
 
 export interface GateLimits extends Budget {
   /** Of the source text, in UTF-16 units. */
@@ -65,7 +67,8 @@ export type Admission = Admitted | { readonly status: 'refused'; readonly errors
 
 /** What every operation passes before anything of it runs, on whichever transport it comes. */
 export interface Gate {
-  admit(request: GateRequest): Admission
+  /** `role`: of whom it is from. */
+  admit(request: GateRequest, role: Role): Admission
 }
 
 export interface GateOptions {
@@ -76,7 +79,7 @@ export interface GateOptions {
 }
 
 /**
- * Checks size, shape and cost, then validity. The time and memory for a refusal are bounded by the limits. Admitted documents are
+ * Checks size, shape and cost, then validity, then whether who asks may ask this. The time and memory for a refusal are bounded by the limits. Admitted documents are
  * remembered by their source text, the ones used last, so that many clients with one query cost one parse.
  */
 export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: GateOptions): Gate {
@@ -84,7 +87,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
   const documents = createDocumentCache()
 
   return {
-    admit({ query, operationName, variables }) {
+    admit({ query, operationName, variables }, role) {
       if (query.length > limits.characters) {
         const message = `The query has ${query.length} characters; at most ${limits.characters} are allowed.`
         return refused([refusal('QUERY_TOO_LARGE', message)])
@@ -98,6 +101,11 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
       } else if (known.varies) {
         const excess = excessOf(weigh(schema, known.document, variables ?? {}).spending)
         if (excess !== null) return refused([excess])
+      }
+      const { need } = known
+      if (!isAtLeast(role, need.role)) {
+        const message = `${need.field} needs the role ${need.role.toUpperCase()}; this is ${role.toUpperCase()}.`
+        return refused([refusal('FORBIDDEN', message)])
       }
       const operation = getOperationAST(known.document, operationName)
       if (!operation) {
@@ -139,7 +147,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
     if (excess !== null) return { errors: [excess] }
     const errors = validate(schema, document, rules, { maxErrors: MAX_VALIDATION_ERRORS })
     if (errors.length > 0) return { errors: errors.map((error) => coded(error, 'GRAPHQL_VALIDATION_FAILED')) }
-    return { id: documents.nextId(), document, varies }
+    return { id: documents.nextId(), document, varies, need: needOf(schema, document) }
   }
 
   function excessOf(spending: Spending): GraphQLError | null {
@@ -191,6 +199,7 @@ interface KnownDocument {
   readonly document: DocumentNode
   /** Its cost depends on variables. */
   readonly varies: boolean
+  readonly need: Need
 }
 
 function shareKeyOf({ id, document }: KnownDocument, operation: OperationDefinitionNode): string | null {

@@ -7,12 +7,14 @@ import {
   Kind,
   OperationTypeNode,
 } from 'graphql'
+import type { Caller } from '../access/authenticator.ts'
 import type { FormatError } from './errors.ts'
 import type { Admitted } from './gate.ts'
 import { createResultMemo } from './result-memo.ts'
 
 /** What a context may be made from. */
 export interface ContextRequest {
+  readonly caller: Caller
   /** Fires when nobody waits for the answer any more. */
   readonly signal: AbortSignal
 }
@@ -27,7 +29,11 @@ export interface Results extends AsyncIterableIterator<string, undefined> {
 
 /** Runs admitted operations on behalf of the streaming transports. */
 export interface Operations {
-  run(admitted: Admitted, variables: Readonly<Record<string, unknown>> | null | undefined): Results
+  run(
+    admitted: Admitted,
+    variables: Readonly<Record<string, unknown>> | null | undefined,
+    caller: Caller,
+  ): Results
 }
 
 export interface OperationsOptions {
@@ -65,14 +71,14 @@ export function createOperations(options: OperationsOptions): Operations {
   }
 
   return {
-    run({ document, operation, shareKey }, variables) {
+    run({ document, operation, shareKey }, variables, caller) {
       const ended = new AbortController()
       const call = (signal: AbortSignal): ExecutionArgs => ({
         schema,
         document,
         operationName: operation.name?.value,
         variableValues: variables,
-        contextValue: createContext({ signal }),
+        contextValue: createContext({ signal, caller }),
       })
       if (operation.operation !== OperationTypeNode.SUBSCRIPTION) {
         return results(ended, () => one(() => executed(call(ended.signal))))

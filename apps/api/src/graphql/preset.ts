@@ -1,10 +1,11 @@
-import { gpuCount, type Preset as DomainPreset, type WorkerFacts } from '@gpu-service/tasks'
+import { gpuCount, mayUse, type Preset as DomainPreset, type WorkerFacts } from '@gpu-service/tasks'
 import type { Context } from './context.ts'
 import type { MutationResolvers, PresetResolvers, QueryResolvers } from './generated/resolvers.ts'
 
 export const presetQueries = {
-  presets: (_parent, _args, { presets }) => presets.presets(),
-  preset: (_parent, { id }, { presets }) => presets.preset(id),
+  presets: (_parent, _args, { presets, principal }) =>
+    presets.presets().filter(({ id }) => mayUse(principal, id)),
+  preset: (_parent, { id }, { presets, principal }) => (mayUse(principal, id) ? presets.preset(id) : null),
 } satisfies QueryResolvers
 
 export const presetMutations = {

@@ -1,4 +1,4 @@
-import type { InputIssue, Refused, SubmitProblem } from '@gpu-service/tasks'
+import { unknownTaskText, type InputIssue, type Refused, type SubmitProblem } from '@gpu-service/tasks'
 
 /** The domain's refusals as the schema's problems. `index`: which one of a list of inputs; `null`: no list was given. */
 
@@ -34,7 +34,7 @@ export function submitProblem(problem: SubmitProblem, presetId: string, index: n
 }
 
 export function unknownTaskProblem(id: string) {
-  return { __typename: 'UnknownTaskProblem', message: `There is no task ${id}.`, id } as const
+  return { __typename: 'UnknownTaskProblem', message: unknownTaskText(id), id } as const
 }
 
 export function unknownWorkerProblem(id: string) {

@@ -14,6 +14,7 @@ import {
   taskQueries,
   taskSubscriptions,
 } from './task.ts'
+import { viewerMutations, viewerQueries } from './viewer.ts'
 import { Worker, workerMutations, workerQueries, workerSubscriptions } from './worker.ts'
 
 export const resolvers = {
@@ -26,8 +27,9 @@ export const resolvers = {
     ...submissionQueries,
     ...gpuQueries,
     ...workerQueries,
+    ...viewerQueries,
   },
-  Mutation: { ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations },
+  Mutation: { ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations, ...viewerMutations },
   Subscription: { ...taskSubscriptions, ...gpuSubscriptions, ...workerSubscriptions },
   Service,
   Preset,

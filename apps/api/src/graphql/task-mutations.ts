@@ -1,15 +1,30 @@
-import type { SubmitResult, SubmittedTask, TaskId } from '@gpu-service/tasks'
+import {
+  mayUse,
+  type Principal,
+  type SubmitResult,
+  type SubmittedTask,
+  type TaskId,
+} from '@gpu-service/tasks'
 import { refusal } from './errors.ts'
-import type { MutationResolvers, QueryResolvers } from './generated/resolvers.ts'
-import { invalidInputProblem, refusedProblem, submitProblem, unknownTaskProblem } from './problem.ts'
+import type { MutationResolvers, QueryResolvers, SubmitTaskInput } from './generated/resolvers.ts'
+import {
+  invalidInputProblem,
+  refusedProblem,
+  submitProblem,
+  unknownPresetProblem,
+  unknownTaskProblem,
+} from './problem.ts'
 import { parseSubmission, parseSubmissions } from './submission.ts'
 import { parseFilter, searching } from './task-filter.ts'
+import { hiddenPresetText, isVisible, restricted } from './visibility.ts'
 
 const MAX_INPUTS = 100
 
 export const submissionQueries = {
-  async dryRun(_parent, { input }, { dispatcher, owner }) {
-    const parsed = parseSubmission(input, owner)
+  async dryRun(_parent, { input }, { dispatcher, principal }) {
+    const hidden = hiddenAmong([input], principal)
+    if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
+    const parsed = parseSubmission(input, principal.owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues)
     const result = await dispatcher.dryRun(parsed.request)
     if (result.status !== 'planned') return submitProblem(result, input.presetId)
@@ -19,47 +34,72 @@ export const submissionQueries = {
 } satisfies QueryResolvers
 
 export const taskMutations = {
-  async submitTask(_parent, { input }, { dispatcher, owner }) {
-    const parsed = parseSubmission(input, owner)
+  async submitTask(_parent, { input }, { dispatcher, principal }) {
+    const hidden = hiddenAmong([input], principal)
+    if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
+    const parsed = parseSubmission(input, principal.owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues)
     return submittedOne(await dispatcher.submit([parsed.request]), input.presetId)
   },
-  async submitTasks(_parent, { inputs }, { dispatcher, owner }) {
+  async submitTasks(_parent, { inputs }, { dispatcher, principal }) {
     if (inputs.length < 1 || inputs.length > MAX_INPUTS) {
       throw refusal('BAD_USER_INPUT', `inputs must hold 1 to ${MAX_INPUTS} tasks, not ${inputs.length}.`)
     }
-    const parsed = parseSubmissions(inputs, owner)
+    const hidden = hiddenAmong(inputs, principal)
+    if (hidden !== null) {
+      const { presetId } = hidden
+      return unknownPresetProblem(presetId, hiddenPresetText(presetId), inputs.indexOf(hidden))
+    }
+    const parsed = parseSubmissions(inputs, principal.owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues, parsed.index)
     const result = await dispatcher.submit(parsed.requests)
     return result.status === 'submitted'
       ? { __typename: 'SubmitTasksSuccess', tasks: result.tasks }
       : submitProblem(result, inputs[result.index]?.presetId ?? '', result.index)
   },
-  async retryTask(_parent, { id }, { dispatcher, store, owner }) {
-    const result = await dispatcher.retry(id as TaskId, owner)
+  async retryTask(_parent, { id }, context) {
+    const { dispatcher, store, principal } = context
+    forbidSubmitting(principal)
+    const result = (await isVisible(id, context))
+      ? await dispatcher.retry(id as TaskId, principal.owner)
+      : null
     if (result === null) return unknownTaskProblem(id)
     const presetId =
       result.status === 'unknown-preset' ? ((await store.task(id as TaskId))?.presetId ?? '') : ''
     return submittedOne(result, presetId)
   },
-  async deleteTask(_parent, { id }, { dispatcher }) {
-    const result = await dispatcher.deleteTask(id as TaskId)
+  async deleteTask(_parent, { id }, context) {
+    const { dispatcher } = context
+    const result = (await isVisible(id, context)) ? await dispatcher.deleteTask(id as TaskId) : null
     if (result === null) return unknownTaskProblem(id)
     return result.status === 'deleted' ? { __typename: 'DeleteTaskSuccess', id } : refusedProblem(result)
   },
-  async cancelTask(_parent, { id, reason }, { dispatcher }) {
-    const task = await dispatcher.cancel(id as TaskId, reason ?? null)
+  async cancelTask(_parent, { id, reason }, context) {
+    const { dispatcher } = context
+    const isThere = await isVisible(id, context)
+    const task = isThere ? await dispatcher.cancel(id as TaskId, reason ?? null) : null
     return task === null ? unknownTaskProblem(id) : { __typename: 'CancelTaskSuccess', task }
   },
-  async cancelTasks(_parent, { filter, reason }, { dispatcher }) {
+  async cancelTasks(_parent, { filter, reason }, { dispatcher, principal }) {
     const parsed = parseFilter(filter)
     if (Object.keys(parsed).length === 0) {
       throw refusal('BAD_USER_INPUT', 'filter must say which tasks are meant; it says nothing.')
     }
-    const tasks = await searching(dispatcher.cancelMatching(parsed, reason ?? null))
+    const matching = dispatcher.cancelMatching(restricted(parsed, principal), reason ?? null)
+    const tasks = await searching(matching)
     return { count: tasks.length, ids: tasks.map(({ id }) => id) }
   },
 } satisfies MutationResolvers
+
+/** The first of them whose preset is not told to who asks. */
+function hiddenAmong(inputs: readonly SubmitTaskInput[], principal: Principal): SubmitTaskInput | null {
+  forbidSubmitting(principal)
+  return inputs.find(({ presetId }) => !mayUse(principal, presetId)) ?? null
+}
+
+function forbidSubmitting({ taskId }: Principal): void {
+  if (taskId !== null) throw refusal('FORBIDDEN', 'A browser token for one task cannot submit another one.')
+}
 
 function submittedOne(result: SubmitResult, presetId: string) {
   if (result.status !== 'submitted') return submitProblem(result, presetId)

@@ -1,5 +1,7 @@
 import {
   FeedError,
+  isAtLeast,
+  unknownTaskText,
   type EventBatch,
   type JsonValue,
   type Task as DomainTask,
@@ -20,6 +22,7 @@ import type {
 } from './generated/resolvers.ts'
 import { flatten } from './iterate.ts'
 import { parseFilter, searching } from './task-filter.ts'
+import { isVisible, restricted, visibleTask } from './visibility.ts'
 import { workerOf } from './worker.ts'
 
 const MAX_PAGE = 100
@@ -27,10 +30,10 @@ const MAX_EVENTS = 1_000
 const MAX_COUNT = 10_000
 
 export const taskQueries = {
-  task: (_parent, { id }, { store }) => store.task(id as TaskId),
-  async tasks(_parent, { filter, first, after }, { store }) {
+  task: (_parent, { id }, context) => visibleTask(id, context),
+  async tasks(_parent, { filter, first, after }, { store, principal }) {
     checkStretch({ first }, MAX_PAGE)
-    const parsed = parseFilter(filter)
+    const parsed = restricted(parseFilter(filter), principal)
     const page = await searching(
       store.tasks({ filter: parsed, first, after: (after ?? null) as TaskId | null }),
     )
@@ -53,14 +56,16 @@ export const TaskConnection = {
 
 export const taskSubscriptions = {
   taskEvents: {
-    async subscribe(_parent, { taskId, after }, { dispatcher }) {
+    async subscribe(_parent, { taskId, after }, context) {
+      const { dispatcher } = context
+      if (!(await isVisible(taskId, context))) throw refusal('NOT_FOUND', unknownTaskText(taskId))
       return tellingBatches(await told(dispatcher.feeds.open(taskId as TaskId, { after })))
     },
     resolve: (batch: EventBatch) => batch,
   },
   taskUpdated: {
-    subscribe(_parent, { filter }, { dispatcher, store }) {
-      const parsed = parseFilter(filter)
+    subscribe(_parent, { filter }, { dispatcher, store, principal }) {
+      const parsed = restricted(parseFilter(filter), principal)
       return flatten(
         dispatcher.taskChanges.watch(),
         () => searching(store.matching(dispatcher.activeTasks(), parsed)),
@@ -103,7 +108,8 @@ export const Task = {
   gpuFreeAt: ({ release }) => release.gpuFreeAt,
   killed: ({ release }) => release.killed,
   gpus: ({ gpuIds }, _args, { dispatcher }) => dispatcher.gpus().filter(({ id }) => gpuIds.includes(id)),
-  worker: ({ workerId }, _args, context) => (workerId === null ? null : workerOf(workerId, context)),
+  worker: ({ workerId }, _args, context) =>
+    workerId === null || !isAtLeast(context.principal.role, 'operate') ? null : workerOf(workerId, context),
   text: async (task, _args, context) => (await outputOf(task, context)).text,
   result: async (task, _args, context) => (await outputOf(task, context)).result,
   usage: async (task, _args, context) => (await outputOf(task, context)).usage,

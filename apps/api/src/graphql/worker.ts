@@ -19,8 +19,8 @@ export const workerQueries = {
 } satisfies QueryResolvers
 
 export const workerMutations = {
-  async startSession(_parent, { presetId }, { dispatcher, owner }) {
-    const result = await dispatcher.startSession(presetId, owner)
+  async startSession(_parent, { presetId }, { dispatcher, principal }) {
+    const result = await dispatcher.startSession(presetId, principal.owner)
     switch (result.status) {
       case 'started':
         return { __typename: 'StartSessionSuccess', worker: result.worker }

@@ -48,6 +48,11 @@ export const PREFLIGHT_HEADERS = {
   'access-control-max-age': '600',
 }
 
+/** Whether a Host header names this machine as only programs on it do. */
+export function isLoopbackName(host: string | undefined): boolean {
+  return host !== undefined && LOOPBACK_HOSTS.includes(nameOf(host))
+}
+
 /** A Host header without its port, lower case. */
 function nameOf(host: string): string {
   return host.toLowerCase().replace(/:\d{1,5}$/, '')

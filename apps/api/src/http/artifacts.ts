@@ -1,6 +1,10 @@
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
+import type { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
+import type { Principal } from '@gpu-service/tasks'
+import type { Caller } from '../access/authenticator.ts'
+import { callerOf } from './caller.ts'
 
 /** An artifact's file and what is known of it. */
 export interface ServedArtifact {
@@ -12,8 +16,8 @@ export interface ServedArtifact {
 }
 
 export interface Artifacts {
-  /** `null`: there is none of this id, whatever the text is. */
-  open(id: string): Promise<ServedArtifact | null>
+  /** `null`: there is none of this id, whatever the text is, that may be seen. */
+  open(id: string, principal: Principal): Promise<ServedArtifact | null>
 }
 
 /**
@@ -21,7 +25,8 @@ export interface Artifacts {
  */
 export function serveArtifacts(app: FastifyInstance, artifacts: Artifacts): void {
   app.get<{ Params: { id: string } }>('/artifacts/:id', async (request, reply) => {
-    const artifact = await artifacts.open(request.params.id)
+    const caller = callerOf(request)
+    const artifact = await artifacts.open(request.params.id, caller.principal)
     if (artifact === null) {
       reply.callNotFound()
       return reply
@@ -37,8 +42,18 @@ export function serveArtifacts(app: FastifyInstance, artifacts: Artifacts): void
         // RFC 9530, so that a client can check what it got.
         'repr-digest': `sha-256=:${Buffer.from(artifact.sha256, 'hex').toString('base64')}:`,
       })
-      .send(file.createReadStream())
+      .send(heldStream(caller, file.createReadStream()))
   })
+}
+
+/** Breaks off when the caller is nobody any more. */
+function heldStream(caller: Caller, stream: Readable): Readable {
+  const hold = caller.hold()
+  hold.ended.addEventListener('abort', () => stream.destroy(new Error('The key is not valid any more.')))
+  stream.once('close', () => {
+    hold[Symbol.dispose]()
+  })
+  return stream
 }
 
 function mediaTypeOf({ mediaType }: ServedArtifact): string {

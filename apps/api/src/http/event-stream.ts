@@ -4,6 +4,8 @@ import { OperationTypeNode } from 'graphql'
 import { type FormatError, refusal } from '../graphql/errors.ts'
 import type { Gate, GateRequest } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
+import type { Caller } from '../access/authenticator.ts'
+import { callerOf } from './caller.ts'
 import { parseGraphqlRequest, sendErrors } from './graphql-request.ts'
 
 export interface EventStreamOptions {
@@ -48,9 +50,10 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
     response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8', connection: 'close' })
     // Some browsers take the response for open only when something has come.
     response.write(COMMENT)
-    const results = resultsOf(parsed, request.method)
+    const caller = callerOf(request)
+    const results = resultsOf(parsed, request.method, caller)
     if ('refused' in results) response.end(nextEvent(errorText(results.refused)) + COMPLETE_EVENT)
-    else void send(response, results)
+    else void send(response, results, caller)
     return reply
   }
 
@@ -58,16 +61,22 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
   function resultsOf(
     parsed: GateRequest,
     method: string,
+    caller: Caller,
   ): Results | { readonly refused: readonly unknown[] } {
-    const admission = gate.admit(parsed)
+    const admission = gate.admit(parsed, caller.principal.role)
     if (admission.status === 'refused') return { refused: admission.errors }
     if (method === 'GET' && admission.operation.operation === OperationTypeNode.MUTATION) {
       return { refused: [refusal('BAD_REQUEST', 'A mutation needs a POST.')] }
     }
-    return operations.run(admission, parsed.variables)
+    return operations.run(admission, parsed.variables, caller)
   }
 
-  async function send(response: ServerResponse, results: Results): Promise<void> {
+  async function send(response: ServerResponse, results: Results, caller: Caller): Promise<void> {
+    const hold = caller.hold()
+    hold.ended.addEventListener('abort', () => {
+      if (!isOver(response))
+        response.end(nextEvent(errorText([refusal('UNAUTHENTICATED', OVER)])) + COMPLETE_EVENT)
+    })
     let taken = -1
     const keepAlive = setInterval(() => {
       const { socket } = response
@@ -80,6 +89,7 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
     response.once('close', () => {
       streams.delete(response)
       clearInterval(keepAlive)
+      hold[Symbol.dispose]()
       void results.return()
     })
     streams.add(response)
@@ -109,6 +119,7 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
   }
 }
 
+const OVER = 'The API key or token is not valid any more.'
 const COMMENT = ':\n\n'
 const COMPLETE_EVENT = 'event: complete\ndata: \n\n'
 

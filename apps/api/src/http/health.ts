@@ -13,11 +13,21 @@ export interface Health {
   readonly checks: Readonly<Record<string, HealthCheck>>
 }
 
-/** Serves `/healthz`, whether the process answers at all, and `/readyz`, whether it takes work (200) or not (503), and how its parts are. */
+/**
+ * Serves `/healthz`, whether the process answers at all, and `/readyz`, whether it takes work (200) or not (503), to everybody; and how its
+ * parts are, in words that may name paths and presets, to those who may see them.
+ */
 export function serveHealth(app: FastifyInstance, health: () => Promise<Health>): void {
-  app.get('/healthz', () => ({ status: 'alive' }))
-  app.get('/readyz', async (_request, reply) => {
+  const everybody = { config: { open: true } }
+  app.get('/healthz', everybody, () => ({ status: 'alive' }))
+  app.get('/readyz', everybody, async ({ caller }, reply) => {
     const { ready, checks } = await health()
-    return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', checks })
+    const shown = Object.fromEntries(
+      Object.entries(checks).map(([name, { ok, detail }]) => [
+        name,
+        caller === null ? { ok } : { ok, detail },
+      ]),
+    )
+    return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', checks: shown })
   })
 }

@@ -7,13 +7,17 @@ import type { Logger } from '@gpu-service/tasks'
 import { type FormatError, refusal } from '../graphql/errors.ts'
 import type { Gate } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
+import type { Authenticator, Caller, Origin } from '../access/authenticator.ts'
+import type { Hold } from '../access/key-ring.ts'
 import type { Access } from './access.ts'
+import { originOf } from './caller.ts'
 
 export interface SocketOptions {
   readonly schema: GraphQLSchema
   readonly gate: Gate
   readonly operations: Operations
   readonly access: Access
+  readonly authenticator: Authenticator
   readonly formatError: FormatError
   readonly logger: Logger
   /** Of one message from a client. */
@@ -41,7 +45,8 @@ const MAX_BUFFERED_BYTES = 1024 * 1024
  * result is made for a subscription while its last one is not on its way.
  */
 export function serveSockets(server: Server, options: SocketOptions): Sockets {
-  const { schema, gate, operations, access, formatError, logger, maxSockets, keepAliveMs } = options
+  const { schema, gate, operations, access, authenticator, formatError, logger } = options
+  const { maxSockets, keepAliveMs } = options
   let closing = false
   const sockets = new WebSocketServer({
     noServer: true,
@@ -49,17 +54,28 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
     perMessageDeflate: false,
     handleProtocols,
   })
-  const protocol = makeServer<Record<string, unknown> | undefined, WebSocket>({
+  const protocol = makeServer<Record<string, unknown> | undefined, Connection>({
     connectionInitWaitTimeout: options.initTimeoutMs,
+    onConnect({ connectionParams, extra }) {
+      const { authorization } = connectionParams ?? {}
+      const given = typeof authorization === 'string' ? authorization : null
+      const credential = given ?? extra.origin.headers.authorization ?? null
+      const authentication = authenticator.authenticate(extra.origin, credential)
+      if (authentication.status !== 'known') return false
+      extra.admit(authentication.caller)
+      return true
+    },
     onSubscribe(context, id, { query, operationName, variables }) {
       if (Object.keys(context.subscriptions).length > options.maxOperations) {
         const message = `At most ${options.maxOperations} operations may run at a time on one socket.`
         return [refusal('TOO_MANY_OPERATIONS', message)]
       }
-      const admission = gate.admit({ query, operationName, variables })
+      const { caller, socket } = context.extra
+      if (caller === null) throw new TypeError('An operation came before its socket was admitted.')
+      const admission = gate.admit({ query, operationName, variables }, caller.principal.role)
       if (admission.status === 'refused') return admission.errors
       const { document, operation } = admission
-      const delivery = new Delivery(context.extra, id, operations.run(admission, variables))
+      const delivery = new Delivery(socket, id, operations.run(admission, variables, caller))
       return { schema, document, operationName: operation.name?.value, contextValue: delivery }
     },
     subscribe: deliver,
@@ -77,7 +93,9 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       refuse(socket, ...refused)
       return
     }
-    sockets.handleUpgrade(request, socket, head, accept)
+    sockets.handleUpgrade(request, socket, head, (opened) => {
+      accept(opened, originOf(request, false))
+    })
   })
 
   function refusalOf({ url, headers }: IncomingMessage): [status: string, reason: string] | null {
@@ -90,7 +108,8 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       : null
   }
 
-  function accept(socket: WebSocket): void {
+  function accept(socket: WebSocket, origin: Origin): void {
+    const connection = new Connection(socket, origin)
     socket.on('error', (error) => {
       logger.debug({ err: error }, 'A WebSocket broke.')
     })
@@ -111,7 +130,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
           })
         },
       },
-      socket,
+      connection,
     )
     let alive = true
     const keepAlive = setInterval(() => {
@@ -127,6 +146,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
     })
     socket.on('close', (code, reason) => {
       clearInterval(keepAlive)
+      connection[Symbol.dispose]()
       closed(code, reason.toString()).catch(fail)
     })
 
@@ -147,6 +167,36 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       await Promise.all(clients.map(gone))
       clearTimeout(cutOff)
     },
+  }
+}
+
+/** A socket and who is at its other end. */
+class Connection implements Disposable {
+  readonly socket: WebSocket
+  readonly origin: Origin
+  #caller: Caller | null = null
+  #hold: Hold | null = null
+
+  constructor(socket: WebSocket, origin: Origin) {
+    this.socket = socket
+    this.origin = origin
+  }
+
+  /** `null`: that has not been told yet. */
+  get caller(): Caller | null {
+    return this.#caller
+  }
+
+  admit(caller: Caller): void {
+    this.#caller = caller
+    this.#hold = caller.hold()
+    this.#hold.ended.addEventListener('abort', () => {
+      this.socket.close(CloseCode.Forbidden, 'Forbidden')
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#hold?.[Symbol.dispose]()
   }
 }
 

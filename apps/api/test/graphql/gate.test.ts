@@ -35,7 +35,7 @@ const EVENTS = Object.values(schema.getTypeMap())
   .join('\n')
 
 function codes(request: GateRequest, by = gate): readonly unknown[] {
-  const admission = by.admit(request)
+  const admission = by.admit(request, 'admin')
   return admission.status === 'refused' ? admission.errors.map(({ extensions }) => extensions['code']) : []
 }
 
@@ -208,7 +208,7 @@ test.each(HOSTILE)('refuses %s within 50 ms', (_name, query) => {
 })
 
 function admitted(request: GateRequest): Extract<Admission, { status: 'admitted' }> {
-  const admission = gate.admit(request)
+  const admission = gate.admit(request, 'admin')
   if (admission.status === 'refused') throw new Error('refused', { cause: admission.errors })
   return admission
 }

@@ -2,24 +2,27 @@ import { EventEmitter, on } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { makeExecutableSchema } from '@graphql-tools/schema'
 import { graphql, parse, subscribe, type ExecutionResult } from 'graphql'
-import type {
-  Dispatcher,
-  GpuId,
-  GpuInventory,
-  GpuSimulation,
-  LiveGpu,
-  LiveWorker,
-  Preset,
-  PresetCatalog,
-  PresetId,
-  SessionOptions,
-  Task,
-  TaskId,
-  TaskStore,
-  WorkerId,
-  WorkerName,
-  WorkerSpec,
+import {
+  LOCAL,
+  type Dispatcher,
+  type GpuId,
+  type GpuInventory,
+  type GpuSimulation,
+  type LiveGpu,
+  type LiveWorker,
+  type Preset,
+  type PresetCatalog,
+  type PresetId,
+  type SessionOptions,
+  type Task,
+  type TaskId,
+  type TaskStore,
+  type WorkerId,
+  type WorkerName,
+  type WorkerSpec,
+  type Principal,
 } from '@gpu-service/tasks'
+import type { KeyRing } from '../../src/access/key-ring.ts'
 import type { Context } from '../../src/graphql/context.ts'
 import { resolvers } from '../../src/graphql/resolvers.ts'
 
@@ -48,6 +51,8 @@ export interface Answers {
   readonly store?: Partial<TaskStore>
   readonly presets?: Partial<PresetCatalog>
   readonly gpus?: Partial<GpuInventory>
+  readonly keys?: Partial<KeyRing>
+  readonly principal?: Partial<Principal>
 }
 
 /** The schema with its resolvers before a domain that answers as the test says. */
@@ -58,7 +63,8 @@ export function createStage(answers: Answers): Stage {
     presets: only<PresetCatalog>('presets', answers.presets),
     gpus: only<GpuInventory>('gpus', answers.gpus),
     service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process' },
-    owner: 'ada',
+    keys: only<KeyRing>('keys', answers.keys),
+    principal: { ...LOCAL, owner: 'ada', ...answers.principal },
   }
   return {
     async ask(query, variables) {

@@ -10,7 +10,8 @@ import {
 import { type Client, createClient } from 'graphql-ws'
 import { expect } from 'vitest'
 import WebSocket from 'ws'
-import type { Logger } from '@gpu-service/tasks'
+import { LOCAL, type Logger } from '@gpu-service/tasks'
+import type { Authenticator } from '../../src/access/authenticator.ts'
 import { refusal } from '../../src/graphql/errors.ts'
 import type { ContextRequest } from '../../src/graphql/operations.ts'
 import { scalars } from '../../src/graphql/scalars.ts'
@@ -91,6 +92,18 @@ export interface World {
   /** Resolves when `slow` has been asked. */
   readonly slowAsked: Promise<void>
   readonly signals: AbortSignal[]
+}
+
+/** Lets everybody in, as the local admin. */
+const ANYBODY: Authenticator = {
+  authenticate: ({ address }) => ({
+    status: 'known',
+    caller: {
+      principal: LOCAL,
+      address,
+      hold: () => ({ ended: new AbortController().signal, [Symbol.dispose]: () => undefined }),
+    },
+  }),
 }
 
 export async function startWorld(
@@ -246,6 +259,7 @@ export async function startWorld(
       signals.push(signal)
       return {}
     },
+    authenticator: ANYBODY,
     artifacts: { open: () => Promise.resolve(null) },
     health: () => Promise.resolve({ ready: true, checks: {} }),
     logger,

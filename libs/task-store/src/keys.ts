@@ -1,0 +1,52 @@
+import { randomBytes } from 'node:crypto'
+import type { KeyStore } from '@gpu-service/tasks'
+import { Prisma, type PrismaClient } from './generated/client.ts'
+import { toKey } from './rows.ts'
+import { insert, jsonOrNull, plain } from './statements.ts'
+import type { Writer } from './writer.ts'
+
+/** The store's API keys, and the secret that browser tokens are signed with. */
+export function createKeys(reader: PrismaClient, writer: Writer) {
+  return {
+    keys: async () => {
+      const rows = await reader.apiKey.findMany({ orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] })
+      return rows.map(toKey)
+    },
+
+    addKey: ({ presets, name, owner, createdBy, ...key }) =>
+      writer.change((transaction) =>
+        insert(transaction, 'ApiKey', [
+          {
+            ...key,
+            ...{ name: plain(name), owner: plain(owner), createdBy: plain(createdBy) },
+            presets: jsonOrNull(presets),
+          },
+        ]),
+      ),
+
+    revokeKey: (id, at) =>
+      writer.change(async ({ execute }) => {
+        await execute(
+          Prisma.sql`UPDATE "ApiKey" SET "revokedAt" = ${at} WHERE "id" = ${id} AND "revokedAt" IS NULL`,
+        )
+      }),
+
+    noteKeyUses: (uses) =>
+      writer.change(async ({ execute }) => {
+        for (const { id, lastUsedAt, lastUsedFrom } of uses)
+          await execute(
+            Prisma.sql`UPDATE "ApiKey" SET "lastUsedAt" = ${lastUsedAt}, "lastUsedFrom" = ${lastUsedFrom} WHERE "id" = ${id}`,
+          )
+      }),
+
+    secret: () =>
+      writer.change(async ({ execute, query }) => {
+        const made = randomBytes(32).toString('hex')
+        await execute(Prisma.sql`UPDATE "Installation" SET "secret" = ${made} WHERE "secret" IS NULL`)
+        const [row] = await query<{ readonly secret: string }>(
+          Prisma.sql`SELECT "secret" FROM "Installation"`,
+        )
+        return Buffer.from(row?.secret ?? '', 'hex')
+      }),
+  } satisfies KeyStore
+}
