@@ -5,7 +5,7 @@ import { makeExecutableSchema } from '@graphql-tools/schema'
 import { openArtifactFiles } from '@gpu-service/artifacts'
 import { createDockerRunner } from '@gpu-service/docker-runner'
 import { openGpuInventory } from '@gpu-service/gpus'
-import { openPresetCatalog } from '@gpu-service/presets'
+import { createSecretSources, openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
@@ -24,6 +24,7 @@ import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
 import { diskCheck } from './disk-space.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
+import { confinementText } from './confinement-text.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
 import { systemClock } from './system-clock.ts'
@@ -101,8 +102,10 @@ async function start(
   const databaseFile = config.databaseFile ?? join(dataDir, 'gpu-service.db')
   const store = own(await openTaskStore({ url: `file:${databaseFile}`, logger }))
   const presetsFile = config.presetsFile ?? files.presetsFile
+  const { volumeRoots, secretRoots, secretEnvPrefix } = config
+  const secretOptions = { secretRoots, secretEnvPrefix, env: process.env }
   const presets = own(
-    await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }),
+    await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots, ...secretOptions, logger }),
   )
   const gpus = own(
     await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
@@ -140,6 +143,7 @@ async function start(
   const dispatcher = own(
     await openDispatcher({
       ...ports,
+      secrets: createSecretSources(secretOptions),
       clock: systemClock,
       logger,
       newId: uuidv7,
@@ -206,6 +210,7 @@ async function start(
       ['GPUs', gpusText(gpus)],
       ['database', `SQLite, ${shown(databaseFile)}`],
       ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
+      ['workers', confinementText(choice.kind, presets.presets())],
       ['data', shown(dataDir)],
     ],
     async [Symbol.asyncDispose]() {

@@ -316,6 +316,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       }
     },
 
+    secrets: (name) => folders.secrets(name),
+
     health: () => engineHealth(engine, disk),
 
     outputFolder: (name, runId) => ({ host: folders.run(name, runId), worker: `${INSIDE.runs}/${runId}` }),

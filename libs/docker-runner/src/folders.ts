@@ -2,11 +2,15 @@ import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import type { PresetId, WorkerName, WorkerOrder } from '@gpu-service/tasks'
+import type { PresetId, Secret, WorkerName, WorkerOrder } from '@gpu-service/tasks'
+import { userOf } from './container.ts'
+import { readSecrets, writeSecrets } from './secret-files.ts'
 
 /** A worker's files on the host. */
 export interface WorkerFolder {
   readonly inputFile: string
+  /** Holds its secrets, one file each; not there where it has none. */
+  readonly secrets: string
   /** Holds one folder per run. */
   readonly runs: string
   /** Shared by all workers of the preset. */
@@ -20,6 +24,8 @@ export interface Folders {
   prepareRun(name: WorkerName, runId: string): Promise<void>
   run(name: WorkerName, runId: string): string
   has(name: WorkerName): boolean
+  /** The secrets that the worker was given. */
+  secrets(name: WorkerName): Promise<readonly Secret[]>
   /** The names of all workers that have files. */
   names(): Promise<readonly string[]>
   /** The runs of a worker that have a folder. */
@@ -33,12 +39,14 @@ export function createFolders(dataDir: string): Folders {
   const workers = resolve(dataDir, 'workers')
   const caches = resolve(dataDir, 'cache')
   const pathOf = (name: WorkerName) => join(workers, name)
+  const secretsOf = (name: WorkerName) => join(pathOf(name), 'secrets')
   const runsOf = (name: WorkerName) => join(pathOf(name), 'runs')
 
   return {
     async prepare(order) {
       const folder = {
         inputFile: join(pathOf(order.name), 'input.json'),
+        secrets: secretsOf(order.name),
         runs: runsOf(order.name),
         cache: join(caches, cacheName(order.spec.presetId)),
       }
@@ -46,6 +54,7 @@ export function createFolders(dataDir: string): Folders {
       await makeFolder(caches, 0o700)
       const fresh = await makeFolder(folder.runs, 0o755)
       await makeFolder(folder.cache, 0o777)
+      if (order.secrets.length > 0) await writeSecrets(folder.secrets, order.secrets, userOf(order))
       if (order.run) {
         await this.prepareRun(order.name, order.run.runId)
         await rm(folder.inputFile, { force: true })
@@ -59,6 +68,7 @@ export function createFolders(dataDir: string): Folders {
     },
     run: (name, runId) => join(runsOf(name), runId),
     has: (name) => existsSync(pathOf(name)),
+    secrets: (name) => readSecrets(secretsOf(name)),
     names: () => entriesOf(workers),
     runs: (name) => entriesOf(runsOf(name)),
     remove: (name) => rm(pathOf(name), { recursive: true, force: true }),

@@ -7,7 +7,7 @@ import type { Shape } from './shape.ts'
 /** A pattern of paths without a slash in front, and without empty, `.` and `..` parts. */
 export const PATH = String.raw`(?!\.{1,2}(?:/|$))[^/\\\u0000-\u001f]+(?:/(?!\.{1,2}(?:/|$))[^/\\\u0000-\u001f]+)*`
 /** Folders that a volume may neither be nor be in: the engine's and the service's own. */
-const RESERVED_TREES = ['/models', '/task', '/proc', '/sys', '/dev']
+const RESERVED_TREES = ['/models', '/task', '/run/secrets', '/proc', '/sys', '/dev']
 /** Folders that a volume may be in, but not hide. */
 const RESERVED_FOLDERS = [
   '/',
@@ -69,7 +69,7 @@ const volume = mapped(
             ? `nothing may be mounted at ${path}`
             : null,
       }),
-      'Where the worker finds it. Not in /models, /task, /proc, /sys or /dev, and not a folder of the system itself.',
+      'Where the worker finds it. Not in /models, /task, /run/secrets, /proc, /sys or /dev, and not a folder of the system itself.',
     ),
     read_only: optional(flag, true, 'false lets workers write to it.'),
   }),

@@ -36,6 +36,7 @@ describe('a key of a preset', () => {
       localCommand: null,
       pull: 'never',
       env: {},
+      secrets: [],
       modelPath: null,
       gpus: { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null },
       limits: { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 },
