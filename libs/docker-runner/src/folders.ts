@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { constants, existsSync } from 'node:fs'
+import { chmod, mkdir, open, readdir, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { PresetId, Secret, WorkerName, WorkerOrder } from '@gpu-service/tasks'
 import { userOf } from './container.ts'
+import { removeFolder } from './remove-folder.ts'
 import { readSecrets, writeSecrets } from './secret-files.ts'
 
 /** A worker's files on the host. */
@@ -64,15 +65,15 @@ export function createFolders(dataDir: string): Folders {
       return { folder, fresh }
     },
     async prepareRun(name, runId) {
-      await makeFolder(join(runsOf(name), runId), 0o777)
+      await makeRunFolder(join(runsOf(name), runId))
     },
     run: (name, runId) => join(runsOf(name), runId),
     has: (name) => existsSync(pathOf(name)),
     secrets: (name) => readSecrets(secretsOf(name)),
     names: () => entriesOf(workers),
     runs: (name) => entriesOf(runsOf(name)),
-    remove: (name) => rm(pathOf(name), { recursive: true, force: true }),
-    removeRun: (name, runId) => rm(join(runsOf(name), runId), { recursive: true, force: true }),
+    remove: (name) => removeFolder(pathOf(name)),
+    removeRun: (name, runId) => removeFolder(join(runsOf(name), runId)),
   }
 }
 
@@ -90,6 +91,20 @@ async function makeFolder(path: string, mode: number): Promise<boolean> {
   const made = await mkdir(path, { recursive: true })
   await chmod(path, mode)
   return made !== undefined
+}
+
+/**
+ * The folder around it may be the worker's own, where the preset has it run as the service's user: a link that it has put there under this
+ * name would have the service change the mode of something else.
+ */
+async function makeRunFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+  }
+  await using folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  await folder.chmod(0o777)
 }
 
 /** Readable, and different for every preset also where only punctuation differs. */
