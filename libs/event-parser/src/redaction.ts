@@ -21,6 +21,9 @@ const MIN_LENGTH = 8
 /** How much of a hidden text's beginning may stand at the end of a truncated line. */
 const MAX_BEGINNING = 3
 
+/** How often what is hidden may be escaped: JSON in a text of JSON, and that in a log line. */
+const MAX_ESCAPES = 3
+
 const JSON_ESCAPE = /\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))/g
 const CONTROLS: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' }
 
@@ -44,10 +47,13 @@ export function createRedactor(hidden: readonly HiddenText[]): Redactor | null {
 
   function redacted(text: string): string {
     const plain = found.test(text) ? text.replace(pattern, mark) : text
-    if (!plain.includes('\\')) return plain
     // Where it ends in the escaped text cannot be told simply, so nothing of the text is kept.
-    const match = found.exec(unescaped(plain))
-    return match === null ? plain : mark(match[0])
+    for (let text = plain, level = 0; level < MAX_ESCAPES && text.includes('\\'); level++) {
+      text = unescaped(text)
+      const match = found.exec(text)
+      if (match !== null) return mark(match[0])
+    }
+    return plain
   }
 
   /** A hidden text may be cut where the line is: its beginning is hidden as well. */

@@ -53,7 +53,7 @@ export function writtenText(maxLength: number): Shape<string> {
   const expected = "a text (write '' for an empty one)"
   return {
     expected,
-    schema: { type: ['string', 'number', 'boolean'], maxLength, pattern: '^[^\\u0000]*$' },
+    schema: { type: ['string', 'number', 'boolean'], maxLength },
     read(place, report) {
       const { tree } = place
       switch (tree.kind) {
@@ -61,10 +61,8 @@ export function writtenText(maxLength: number): Shape<string> {
         case 'number':
         case 'boolean': {
           const written = tree.kind === 'text' ? tree.text : tree.written
-          // It ends a text for the kernel, so no program could be given the rest.
-          if (written.includes('\0')) complain(place, report, 'has a NUL character in it')
-          else if (written.length <= maxLength) return written
-          else complain(place, report, `longer than ${maxLength} characters`)
+          if (written.length <= maxLength) return written
+          complain(place, report, `longer than ${maxLength} characters`)
           return undefined
         }
         case 'broken':
