@@ -244,31 +244,20 @@ describe('a worker on Docker', { timeout: 60_000 }, () => {
     expect(await say(BREAK_OUT)).toEqual(['over'])
   })
 
-  it('finds its secrets as files that its user alone may read, and nowhere else', async () => {
+  it('has its secrets nowhere in what the engine tells of it', async () => {
     const value = 'canary-3f1c'
-    const secrets = [new Secret('token', Buffer.from(value)), new Secret('key.pem', Buffer.from('a\nb\n'))]
-    const script =
-      'stat -c "%n %a %u" "$SECRETS_DIR"/*; cat "$SECRETS_DIR/key.pem"; env | grep -c canary; echo up; sleep 60'
-    const order = { ...rig.order(script), secrets }
-    await rig.runner.start(order)
+    const order = {
+      ...rig.order('stat -c "%n %a %u" "$SECRETS_DIR"/*; echo up; sleep 60'),
+      secrets: [new Secret('token', Buffer.from(value))],
+    }
+    const started = await rig.runner.start(order)
     const { stdout } = await readOutput(rig.runner, order.name, {
       signal: never,
       until: (said) => said.stdout.includes('up'),
     })
-    expect(stdout.toString()).toBe(
-      '/run/secrets/key.pem 400 65534\n/run/secrets/token 400 65534\na\nb\n0\nup\n',
-    )
-    expect(JSON.stringify(await rig.docker.getContainer(order.name).inspect())).not.toContain(value)
-    const again = await rig.reopen()
-    const given = await again.secrets(order.name)
-    expect(given.map((secret) => [secret.name, Buffer.from(secret.reveal()).toString()])).toEqual([
-      ['key.pem', 'a\nb\n'],
-      ['token', value],
-    ])
-    expect(inspect(given) + JSON.stringify(given)).not.toContain(value)
-    await again.remove(order.name)
-    expect(existsSync(join(rig.dataDir, 'workers', order.name))).toBe(false)
-    expect(await again.secrets(order.name)).toEqual([])
+    expect(stdout.toString()).toBe('/run/secrets/token 400 65534\nup\n')
+    const told = [started, await rig.docker.getContainer(order.name).inspect(), order]
+    expect(JSON.stringify(told) + inspect(told, { depth: 10 })).not.toContain(value)
   })
 
   it('keeps the secrets that it was started with when it is adopted', async () => {

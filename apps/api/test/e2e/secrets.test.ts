@@ -60,7 +60,12 @@ for (const { runner, skipped } of RUNNERS) {
           missing: script(FINISHED, { secrets: { gone: join(folder, 'not-there') } }),
           unset: script(FINISHED, { secrets: { key: 'env:WORKER_SECRET_UNSET' } }),
         },
-        env: { SECRET_ROOTS: folder, WORKER_SECRET_API_KEY: FROM_VARIABLE, LOG_LEVEL: 'trace' },
+        env: {
+          SECRET_ROOTS: folder,
+          WORKER_SECRET_API_KEY: FROM_VARIABLE,
+          LOG_LEVEL: 'trace',
+          SHUTDOWN: 'stop',
+        },
       })
     })
     afterAll(async () => {
@@ -174,19 +179,19 @@ for (const { runner, skipped } of RUNNERS) {
       seen += service.output
       expect(seen).not.toMatch(CANARY)
       expect(seen).toContain('[secret token]')
+      for (const { id } of await service.workers())
+        await service.query(`mutation ($id: ID!) { endSession(id: $id) { __typename } }`, { id })
+      await vi.waitFor(
+        async () => {
+          expect(await readdir(join(service.dataDir, 'workers'))).toEqual([])
+        },
+        { timeout: 20_000 },
+      )
+      const whileItRuns = await filesBelow(service.dataDir)
+      expect(whileItRuns.map(({ path }) => path)).toContain(join(service.dataDir, 'gpu-service.db-wal'))
       await service.down()
-      seen = ''
-      await service.up({ SHUTDOWN: 'stop' })
-      await vi.waitFor(async () => {
-        expect(await service.workers()).toHaveLength(1)
-      })
-      await service.down()
-      expect(await readdir(join(service.dataDir, 'workers'))).toEqual([])
-      const files = await filesBelow(service.dataDir)
-      expect(files.map(({ path }) => path)).toContain(join(service.dataDir, 'gpu-service.db'))
-      expect(
-        files.filter(({ bytes }) => CANARY.test(bytes.toString('latin1'))).map(({ path }) => path),
-      ).toEqual([])
+      for (const { path, bytes } of [...whileItRuns, ...(await filesBelow(service.dataDir))])
+        expect([path, CANARY.exec(bytes.toString('latin1'))]).toEqual([path, null])
       await service.up()
     })
   })
