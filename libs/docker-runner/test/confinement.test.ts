@@ -260,6 +260,48 @@ describe('a worker on Docker', { timeout: 60_000 }, () => {
     expect(JSON.stringify(told) + inspect(told, { depth: 10 })).not.toContain(value)
   })
 
+  it.each(['/proc/self/fd/8', '/a/../proc/self/cwd', '/sys'])(
+    'is not started from an image that would have it begin in %s',
+    async (folder) => {
+      const image = `${rig.installation}:1`
+      const made = await rig.docker.createContainer({ Image: IMAGE })
+      try {
+        await made.commit({ repo: rig.installation, tag: '1', changes: `WORKDIR ${folder}` })
+        const order = rig.order('echo in', { image })
+        expect(await rig.startFailing(order)).toMatchObject({
+          code: 'ENGINE_REFUSED',
+          message: expect.stringContaining('is one of the kernel') as string,
+        })
+        expect(await rig.containers()).toEqual([])
+        expect(existsSync(join(rig.dataDir, 'workers', order.name))).toBe(false)
+      } finally {
+        await made.remove()
+        await rig.docker.getImage(image).remove({ force: true })
+      }
+    },
+  )
+
+  it('has nothing of what its image would add: no health check, no user', async () => {
+    const image = `${rig.installation}:1`
+    const made = await rig.docker.createContainer({ Image: IMAGE })
+    try {
+      await made.commit({
+        repo: rig.installation,
+        tag: '1',
+        changes: 'USER root\nHEALTHCHECK --interval=1s CMD touch /tmp/checked',
+      })
+      const order = await rig.start('id -u; sleep 60', { image })
+      await readOutput(rig.runner, order.name, { signal: never, until: ({ stdout }) => stdout === '65534\n' })
+      const { Config, State } = await rig.docker.getContainer(order.name).inspect()
+      expect(Config).toMatchObject({ User: '65534:65534', Healthcheck: { Test: ['NONE'] } })
+      expect(State).not.toHaveProperty('Health')
+      await rig.runner.remove(order.name)
+    } finally {
+      await made.remove()
+      await rig.docker.getImage(image).remove({ force: true })
+    }
+  })
+
   it('keeps the secrets that it was started with when it is adopted', async () => {
     const order = { ...rig.order('sleep 60'), secrets: [new Secret('token', Buffer.from('old'))] }
     await rig.runner.start(order)

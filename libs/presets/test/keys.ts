@@ -312,6 +312,8 @@ export const WRONG_KEYS: readonly WrongKeys[] = [
   { keys: 'model_path: ¦a//b', says: 'found "a//b"' },
   { keys: 'model_path: ¦a\\b', says: 'found "a\\\\b"' },
   { keys: 'model_path: ¦.', says: 'found "."' },
+  { keys: 'model_path: ¦"a\\u202eb"', says: 'model_path: expected a path below the models folder' },
+  { keys: 'model_path: ¦"a\\tb"', says: 'found "a\\tb"' },
   { keys: 'model_name: ¦""', says: 'model_name: expected a text, found ""' },
   { keys: 'input: ¦true', says: 'input: expected a mapping with a JSON Schema' },
   { keys: 'timeouts: ¦10m', says: 'timeouts: expected a mapping such as {run: 2h}' },
