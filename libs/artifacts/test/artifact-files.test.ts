@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { link, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -109,6 +109,17 @@ describe('taking a file', () => {
     await writeFile(join(output, 'step-1000/weights'), 'x')
     await symlink('step-1000', join(output, 'latest'))
     expect(await take('latest/weights')).toMatchObject({ status: 'taken', bytes: 1 })
+  })
+
+  test('takes a file with two names, as trainings make their latest checkpoint', async () => {
+    await writeFile(join(output, 'step-1000'), 'x')
+    await link(join(output, 'step-1000'), join(output, 'latest'))
+    expect(await take('latest')).toMatchObject({ status: 'taken', bytes: 1 })
+  })
+
+  test('finds no file whose name is no text', async () => {
+    await writeFile(Buffer.concat([Buffer.from(`${output}/`), Buffer.from([0xff, 0x61])]), 'x')
+    expect(await take('\ufffda')).toMatchObject({ status: 'refused' })
   })
 
   test('refuses links that go in a circle, devices and sockets', async () => {

@@ -11,9 +11,7 @@ async function sayable(): Promise<readonly string[]> {
     InputValueDefinition(node, _key, _parent, _path, ancestors) {
       const above = ancestors.filter((ancestor) => 'kind' in ancestor)
       if (above.some(({ kind }) => kind === Kind.DIRECTIVE_DEFINITION)) return
-      const owners = above.flatMap((ancestor) =>
-        'name' in ancestor && ancestor.name ? [ancestor.name.value] : [],
-      )
+      const owners = above.flatMap((ancestor) => ('name' in ancestor ? [ancestor.name.value] : []))
       found.push([...owners, node.name.value].join('.'))
     },
   })
