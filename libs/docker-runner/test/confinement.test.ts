@@ -184,6 +184,12 @@ describe('a worker on Docker', { timeout: 60_000 }, () => {
     await rig.runner.stop(order.name, { graceMs: 5_000 })
   })
 
+  it('has no limit of memory and processors where the preset sets none', async () => {
+    const { name } = await rig.start('true')
+    const { HostConfig } = await rig.docker.getContainer(name).inspect()
+    expect(HostConfig).toMatchObject({ Memory: 0, MemorySwap: 0, NanoCpus: 0 })
+  })
+
   it('finds itself without rights, devices, network and neighbours', async () => {
     const order = rig.order('')
     const { limits } = order.spec

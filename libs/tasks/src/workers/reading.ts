@@ -48,6 +48,7 @@ export class Reading {
   readonly #interpreter: Interpreter
   /** What an earlier process began, while the events that it stored of it have not been read. */
   readonly #unread: Set<Run>
+  /** Hides the worker's secrets; read when its reading begins. */
   #redactor: Redactor | null = null
   #recalling: Promise<void> | null = null
   #becameReady = false
