@@ -162,29 +162,33 @@ describe('taking a file', () => {
     expect(await take(path)).toMatchObject({ status: 'taken' })
   })
 
-  test('takes nothing from outside while the worker swaps a folder for a link', async () => {
-    await writeFile(join(root, 'file'), 'outside')
-    await mkdir(join(output, 'folder'))
-    await writeFile(join(output, 'folder/file'), 'inside')
-    const swapping = spawn(process.execPath, ['-e', SWAP, 'folder', root], { cwd: output, stdio: 'ignore' })
-    try {
-      const seen = { taken: 0, refused: 0 }
-      const contents = new Set<string>()
-      await vi.waitFor(
-        async () => {
-          const { status } = await take('folder/file')
-          seen[status]++
-          if (status === 'taken') contents.add(await readFile((await files.find(id))?.path ?? '', 'utf8'))
-          if (seen.taken < 50 || seen.refused < 50) throw new Error('not often enough yet')
-        },
-        { interval: 0, timeout: 20_000 },
-      )
-      expect([...contents]).toEqual(['inside'])
-    } finally {
-      swapping.kill('SIGKILL')
-      await once(swapping, 'exit')
-    }
-  })
+  test(
+    'takes nothing from outside while the worker swaps a folder for a link',
+    { timeout: 30_000 },
+    async () => {
+      await writeFile(join(root, 'file'), 'outside')
+      await mkdir(join(output, 'folder'))
+      await writeFile(join(output, 'folder/file'), 'inside')
+      const swapping = spawn(process.execPath, ['-e', SWAP, 'folder', root], { cwd: output, stdio: 'ignore' })
+      try {
+        const seen = { taken: 0, refused: 0 }
+        const contents = new Set<string>()
+        await vi.waitFor(
+          async () => {
+            const { status } = await take('folder/file')
+            seen[status]++
+            if (status === 'taken') contents.add(await readFile((await files.find(id))?.path ?? '', 'utf8'))
+            if (seen.taken < 50 || seen.refused < 50) throw new Error('not often enough yet')
+          },
+          { interval: 0, timeout: 20_000 },
+        )
+        expect([...contents]).toEqual(['inside'])
+      } finally {
+        swapping.kill('SIGKILL')
+        await once(swapping, 'exit')
+      }
+    },
+  )
 
   test('refuses a file that is too large, and leaves nothing of it', async () => {
     await writeFile(join(output, 'large'), Buffer.alloc(1_000_001))
