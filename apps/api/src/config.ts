@@ -46,6 +46,10 @@ export interface Config {
   readonly dockerHost: string | null
   /** Folders of the host that presets may mount from. */
   readonly volumeRoots: readonly string[]
+  /** Folders of the host whose files presets may give to workers as secrets. */
+  readonly secretRoots: readonly string[]
+  /** What the names of the service's own variables begin with that presets may give to workers as secrets. */
+  readonly secretEnvPrefix: string
 }
 
 /** What is wrong with one variable. */
@@ -72,7 +76,7 @@ const MAX_FILE_BYTES = 64 * 1024
 /**
  * Reads all settings: from the environment and from one optional file of `KEY=value` lines, named by CONFIG_FILE or else
  * `gpu-service.env` in `cwd`. The environment wins; an empty value counts as absent. Relative paths are taken from `cwd`. The only
- * reader of the environment.
+ * reader of the environment, but for the secrets of workers, which are read when a worker starts.
  */
 export function readConfig(env: Environment, { cwd }: { readonly cwd: string }): ConfigResult {
   const problems: ConfigProblem[] = []
@@ -152,7 +156,11 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
     auth: read('AUTH', 'loopback', ...oneOf('loopback', 'required')),
     logLevel: read('LOG_LEVEL', 'info', ...oneOf(...LOG_LEVELS)),
     dockerHost: read('DOCKER_HOST', null, DOCKER_HOST_EXPECTED, parseDockerHost),
-    volumeRoots: read('VOLUME_ROOTS', [], 'absolute folders, separated by commas', list(parseRoot)),
+    volumeRoots: read('VOLUME_ROOTS', [], ROOTS_EXPECTED, list(parseRoot)),
+    secretRoots: read('SECRET_ROOTS', [], ROOTS_EXPECTED, list(parseRoot)),
+    secretEnvPrefix: read('SECRET_ENV_PREFIX', 'WORKER_SECRET_', PREFIX_EXPECTED, (text) =>
+      /^[A-Za-z_][A-Za-z0-9_]{3,63}$/.test(text) ? text : undefined,
+    ),
   }
   return problems.length > 0 ? { status: 'invalid', problems } : { status: 'read', config: freeze(config) }
 }
@@ -195,6 +203,8 @@ const SETTING_NAMES = [
   'LOG_LEVEL',
   'DOCKER_HOST',
   'VOLUME_ROOTS',
+  'SECRET_ROOTS',
+  'SECRET_ENV_PREFIX',
 ] as const
 type SettingName = (typeof SETTING_NAMES)[number]
 interface Setting {
@@ -214,6 +224,10 @@ const GPUS_EXPECTED =
 const ORIGINS_EXPECTED =
   'origins such as https://console.example:8443, separated by commas, with neither path nor *'
 const HOSTS_EXPECTED = 'host names or addresses without ports, separated by commas'
+const ROOTS_EXPECTED = 'absolute folders, separated by commas'
+// A short one would open variables that nobody meant for workers.
+const PREFIX_EXPECTED =
+  'the beginning of names of variables, such as WORKER_SECRET_: 4 to 64 letters, digits or underscores'
 const DOCKER_HOST_EXPECTED = 'unix:///path/to/docker.sock, tcp://host:port, http://… or https://…'
 
 function collectSettings(

@@ -5,7 +5,7 @@ import { makeExecutableSchema } from '@graphql-tools/schema'
 import { openArtifactFiles } from '@gpu-service/artifacts'
 import { createDockerRunner } from '@gpu-service/docker-runner'
 import { openGpuInventory } from '@gpu-service/gpus'
-import { openPresetCatalog } from '@gpu-service/presets'
+import { createSecretSources, openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
@@ -28,6 +28,7 @@ import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
 import { diskCheck } from './disk-space.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
+import { confinementText } from './confinement-text.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
 import { systemClock } from './system-clock.ts'
@@ -111,8 +112,10 @@ async function start(
   const keys = own(await openKeyRing(store, systemClock, logger))
   const firstKey = await firstKeyOf(keys, config)
   const presetsFile = config.presetsFile ?? files.presetsFile
+  const { volumeRoots, secretRoots, secretEnvPrefix } = config
+  const secretOptions = { secretRoots, secretEnvPrefix, env: process.env }
   const presets = own(
-    await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots: config.volumeRoots, logger }),
+    await openPresetCatalog({ file: presetsFile, modelsDir, volumeRoots, ...secretOptions, logger }),
   )
   const gpus = own(
     await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
@@ -150,6 +153,7 @@ async function start(
   const dispatcher = own(
     await openDispatcher({
       ...ports,
+      secrets: createSecretSources(secretOptions),
       clock: systemClock,
       logger,
       newId: uuidv7,
@@ -223,6 +227,7 @@ async function start(
       ['GPUs', gpusText(gpus)],
       ['database', `SQLite, ${shown(databaseFile)}`],
       ['presets', `${presets.presets().length} from ${shown(presetsFile)}`],
+      ['workers', confinementText(choice.kind, presets.presets())],
       ['data', shown(dataDir)],
       [
         'access',

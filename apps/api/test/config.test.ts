@@ -56,6 +56,8 @@ test('has a default for everything', () => {
     logLevel: 'info',
     dockerHost: null,
     volumeRoots: [],
+    secretRoots: [],
+    secretEnvPrefix: 'WORKER_SECRET_',
   })
 })
 
@@ -83,6 +85,8 @@ test('reads every setting from the environment', () => {
     LOG_LEVEL: 'debug',
     DOCKER_HOST: 'unix:///run/docker.sock',
     VOLUME_ROOTS: '/srv/models/,/data',
+    SECRET_ROOTS: '/run/credentials',
+    SECRET_ENV_PREFIX: 'FOR_WORKERS_',
   }
   expect(read(env)).toEqual({
     host: '::1',
@@ -106,6 +110,8 @@ test('reads every setting from the environment', () => {
     logLevel: 'debug',
     dockerHost: 'unix:///run/docker.sock',
     volumeRoots: ['/srv/models', '/data'],
+    secretRoots: ['/run/credentials'],
+    secretEnvPrefix: 'FOR_WORKERS_',
   })
 })
 
@@ -155,6 +161,9 @@ test.each([
   ['LOG_LEVEL', 'loud'],
   ['DOCKER_HOST', '/run/docker.sock'],
   ['VOLUME_ROOTS', 'relative'],
+  ['SECRET_ROOTS', 'relative'],
+  ['SECRET_ENV_PREFIX', 'A_'],
+  ['SECRET_ENV_PREFIX', 'A=B_C'],
 ])('refuses %s=%s', (name, value) => {
   expect(problems({ [name]: value }).map((problem) => problem.name)).toEqual([name])
 })

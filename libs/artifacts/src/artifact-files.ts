@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
 import { mkdir, open, opendir, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
-import { isAbsolute, join, relative, sep } from 'node:path'
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
 
@@ -134,25 +134,45 @@ async function openInside({
   path,
 }: Extract<ArtifactSource, { kind: 'file' }>): Promise<FileHandle | string> {
   const inside = isAbsolute(path) ? relative(folder.worker, path) : path
-  const outside = `"${path.slice(0, 200)}" lies outside of the output folder.`
+  const outside = `${shown(path)} lies outside of the output folder.`
   if (inside === '' || inside.includes('\0') || leaves(inside)) return outside
-  const root = await realpath(folder.host).catch(() => null)
-  const target = join(folder.host, inside)
-  const real = await realpath(target).catch(() => null)
-  if (root === null || real === null) return `There is no file "${path.slice(0, 200)}" in the output folder.`
+  const root = await realFolder(folder.host)
+  const real = root === null ? null : await realpath(join(root, inside)).catch(() => null)
+  if (root === null || real === null) return `There is no file ${shown(path)} in the output folder.`
   if (leaves(relative(root, real))) return outside
   // Opened without following a last link and without waiting on a named pipe, then looked at through the handle: what was checked is what
   // is read.
   const file = await open(real, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     () => null,
   )
-  if (file === null) return `The file "${path.slice(0, 200)}" cannot be read by the service.`
+  if (file === null) return `The file ${shown(path)} cannot be read by the service.`
   const info = await file.stat()
   const opened =
     process.platform === 'linux' ? await realpath(`/proc/self/fd/${file.fd}`).catch(() => null) : real
   if (info.isFile() && opened !== null && !leaves(relative(root, opened))) return file
   await file.close()
-  return `"${path.slice(0, 200)}" is not a plain file in the output folder.`
+  return `${shown(path)} is not a plain file in the output folder.`
+}
+
+/**
+ * Where the folder really is; `null` where there is a link in its place, for a worker that may write in the folder around it can put one
+ * there.
+ */
+async function realFolder(path: string): Promise<string | null> {
+  try {
+    const expected = join(await realpath(dirname(path)), basename(path))
+    return (await realpath(path)) === expected ? expected : null
+  } catch {
+    return null
+  }
+}
+
+/** A path that a worker made up: quoted, cut, and without characters that would change what stands around it. */
+function shown(path: string): string {
+  return JSON.stringify(path.slice(0, 200)).replace(
+    /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 function leaves(inside: string): boolean {

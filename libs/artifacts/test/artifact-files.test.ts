@@ -1,11 +1,25 @@
 import { createHash } from 'node:crypto'
-import { execFileSync } from 'node:child_process'
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { link, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ArtifactId } from '@gpu-service/tasks'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { openArtifactFiles, type ArtifactFolder } from '../src/index.ts'
+
+/** Puts a link in the place of a folder, and the folder back, for ever. */
+const SWAP = `
+  const { renameSync, symlinkSync, unlinkSync } = require('node:fs')
+  const [, folder, target] = process.argv
+  for (;;) {
+    renameSync(folder, 'aside')
+    symlinkSync(target, folder)
+    unlinkSync(folder)
+    renameSync('aside', folder)
+  }
+`
 
 const id = '0190-test' as ArtifactId
 let root: string
@@ -81,6 +95,100 @@ describe('taking a file', () => {
       message: 'There is no file "missing" in the output folder.',
     })
   })
+
+  test('refuses a folder in whose place the worker has put a link', async () => {
+    await writeFile(join(root, 'secret'), 'x')
+    await rm(output, { recursive: true })
+    await symlink(root, output)
+    expect(await take('secret')).toMatchObject({ status: 'refused' })
+    expect(await files.find(id)).toBeNull()
+  })
+
+  test('follows links that stay inside', async () => {
+    await mkdir(join(output, 'step-1000'))
+    await writeFile(join(output, 'step-1000/weights'), 'x')
+    await symlink('step-1000', join(output, 'latest'))
+    expect(await take('latest/weights')).toMatchObject({ status: 'taken', bytes: 1 })
+  })
+
+  test('takes a file with two names, as trainings make their latest checkpoint', async () => {
+    await writeFile(join(output, 'step-1000'), 'x')
+    await link(join(output, 'step-1000'), join(output, 'latest'))
+    expect(await take('latest')).toMatchObject({ status: 'taken', bytes: 1 })
+  })
+
+  test('finds no file whose name is no text', async () => {
+    await writeFile(Buffer.concat([Buffer.from(`${output}/`), Buffer.from([0xff, 0x61])]), 'x')
+    expect(await take('\ufffda')).toMatchObject({ status: 'refused' })
+  })
+
+  test('refuses links that go in a circle, devices and sockets', async () => {
+    await symlink('circle', join(output, 'circle'))
+    await symlink('/dev/zero', join(output, 'zero'))
+    await symlink('/proc/self/environ', join(output, 'environ'))
+    const server = createServer().listen(join(output, 'socket'))
+    await once(server, 'listening')
+    try {
+      for (const path of ['circle', 'zero', 'environ', 'socket'])
+        expect(await take(path)).toMatchObject({ status: 'refused' })
+    } finally {
+      server.close()
+    }
+    expect(await files.find(id)).toBeNull()
+  })
+
+  test.each([
+    ['a name longer than names can be', 'x'.repeat(300)],
+    ['a path longer than paths can be', 'a/'.repeat(3_000)],
+    ['another way to write a dot', '\uff0e\uff0e/secret'],
+    ['backslashes', '..\\secret'],
+    ['an encoded slash', '..%2fsecret'],
+  ])('refuses %s, and says so in a few words', async (_what, path) => {
+    await writeFile(join(root, 'secret'), 'x')
+    const taken = await take(path)
+    expect(taken).toMatchObject({ status: 'refused' })
+    expect(JSON.stringify(taken).length).toBeLessThan(400)
+  })
+
+  test.each([
+    ['control characters', 'a\n\u001b[2Jb', '"a\\n\\u001b[2Jb"'],
+    ['marks of direction', 'photo\u202egpj.exe', '"photo\\u202egpj.exe"'],
+  ])('takes a file with %s in its name, and shows them where there is none', async (_what, path, shown) => {
+    expect(await take(path)).toMatchObject({
+      status: 'refused',
+      message: `There is no file ${shown} in the output folder.`,
+    })
+    await writeFile(join(output, path), 'x')
+    expect(await take(path)).toMatchObject({ status: 'taken' })
+  })
+
+  test(
+    'takes nothing from outside while the worker swaps a folder for a link',
+    { timeout: 30_000 },
+    async () => {
+      await writeFile(join(root, 'file'), 'outside')
+      await mkdir(join(output, 'folder'))
+      await writeFile(join(output, 'folder/file'), 'inside')
+      const swapping = spawn(process.execPath, ['-e', SWAP, 'folder', root], { cwd: output, stdio: 'ignore' })
+      try {
+        const seen = { taken: 0, refused: 0 }
+        const contents = new Set<string>()
+        await vi.waitFor(
+          async () => {
+            const { status } = await take('folder/file')
+            seen[status]++
+            if (status === 'taken') contents.add(await readFile((await files.find(id))?.path ?? '', 'utf8'))
+            if (seen.taken < 50 || seen.refused < 50) throw new Error('not often enough yet')
+          },
+          { interval: 0, timeout: 20_000 },
+        )
+        expect([...contents]).toEqual(['inside'])
+      } finally {
+        swapping.kill('SIGKILL')
+        await once(swapping, 'exit')
+      }
+    },
+  )
 
   test('refuses a file that is too large, and leaves nothing of it', async () => {
     await writeFile(join(output, 'large'), Buffer.alloc(1_000_001))

@@ -14,8 +14,11 @@ export const INSIDE = {
   runs: '/task/runs',
   home: '/home/worker',
   cache: '/cache',
+  secrets: '/run/secrets',
 } as const
 
+/** How long an engine that stops, or somebody's `docker stop`, waits for a worker. */
+const STOP_SECONDS = 10
 const DEFAULT_USER = '65534:65534'
 const MIB = 1024 * 1024
 
@@ -28,6 +31,11 @@ export const LOG = {
   driver: 'json-file',
   options: { 'max-size': '1024g', 'max-file': '1', compress: 'false', mode: 'blocking' },
 } as const
+
+/** The `uid:gid` that a worker runs as. */
+export function userOf({ spec }: WorkerOrder): string {
+  return spec.relax.user ?? DEFAULT_USER
+}
 
 /** The body of the request that creates a worker's container: confined by default, loosened only where the preset says so. */
 export function containerBody(
@@ -45,6 +53,7 @@ export function containerBody(
     outputDir: run && `${INSIDE.runs}/${run.runId}`,
     home: INSIDE.home,
     cache: INSIDE.cache,
+    secrets: order.secrets.length > 0 ? INSIDE.secrets : null,
   })
   const memory = (limits.memoryMb ?? 0) * MIB
   return {
@@ -54,7 +63,7 @@ export function containerBody(
     Env: Object.entries({ ...(gpus.length === 0 && { NVIDIA_VISIBLE_DEVICES: 'void' }), ...environment }).map(
       ([name, value]) => `${name}=${value}`,
     ),
-    User: relax.user ?? DEFAULT_USER,
+    User: userOf(order),
     Labels: {
       [LABELS.installation]: installation,
       [LABELS.worker]: order.workerId,
@@ -65,6 +74,9 @@ export function containerBody(
     // A one-off worker's stdin ends with the connection that wrote its task; a session's outlives every connection.
     StdinOnce: run !== null,
     StopSignal: 'SIGTERM',
+    StopTimeout: STOP_SECONDS,
+    // An image's own would be one more program that is run in the container again and again.
+    Healthcheck: { Test: ['NONE'] },
     HostConfig: {
       Init: true,
       AutoRemove: false,
@@ -98,6 +110,7 @@ export function containerBody(
         bind(folder.cache, INSIDE.cache, false),
         bind(folder.runs, INSIDE.runs, false),
         ...(run ? [bind(folder.inputFile, INSIDE.inputFile, true)] : []),
+        ...(order.secrets.length > 0 ? [bind(folder.secrets, INSIDE.secrets, true)] : []),
         ...spec.volumes.map((volume) => bind(volume.source, volume.target, volume.readOnly)),
       ],
       ...(gpus.length > 0 && {

@@ -27,6 +27,7 @@ import {
   commandNotFound,
   environmentTooLarge,
   failureOf,
+  kernelFolder,
   nameTaken,
   otherLog,
   startAbandoned,
@@ -115,8 +116,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
   /** Starts a created container; what it gives is why it cannot be started. */
   async function begin(order: WorkerOrder, container: ContainerInfo): Promise<StartFailure | null> {
-    const otherwise = otherLog(container)
-    if (otherwise !== null) return otherwise
+    const refusal = otherLog(container) ?? kernelFolder(container)
+    if (refusal !== null) return refusal
     const problem = await programs.problemOf(container, JSON.stringify(order.spec.volumes))
     if (problem !== null) return commandNotFound(problem)
     // Before the start: with nobody attached by then, a stdin that is open only once would be over at once.
@@ -322,6 +323,8 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
         })
       }
     },
+
+    secrets: (name) => folders.secrets(name),
 
     health: () => engineHealth(engine, disk),
 

@@ -1,3 +1,4 @@
+import { posix } from 'node:path'
 import type { StartFailure } from '@gpu-service/tasks'
 import { LOG } from './container.ts'
 import type { ContainerInfo } from './container-info.ts'
@@ -81,6 +82,20 @@ export function otherLog({ logDriver, logOptions, autoRemove }: ContainerInfo): 
     code: 'ENGINE_REFUSED',
     message: `The engine keeps another log of the worker than was asked for (${told.join(', ')}): output would be lost.`,
     hint: `Workers need the log driver ${LOG.driver} with ${JSON.stringify(LOG.options)}; see whether the engine, or what stands before it, replaces that.`,
+  }
+}
+
+/**
+ * Why a worker may not begin where its image says; `null`: it may. Before runc 1.1.12 a folder below `/proc/self/fd` was one of the host
+ * (CVE-2024-21626), and no worker has anything to do in the folders of the kernel.
+ */
+export function kernelFolder({ workingDir }: ContainerInfo): StartFailure | null {
+  if (!/^\/(proc|sys)(\/|$)/.test(posix.resolve('/', workingDir))) return null
+  return {
+    status: 'failed',
+    code: 'ENGINE_REFUSED',
+    message: `The image's working folder ${JSON.stringify(workingDir)} is one of the kernel, from which a worker could reach the host.`,
+    hint: 'Do not run images that you do not know; give your own another WORKDIR in its Dockerfile.',
   }
 }
 

@@ -1,12 +1,17 @@
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { constants, existsSync } from 'node:fs'
+import { chmod, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import type { PresetId, WorkerName, WorkerOrder } from '@gpu-service/tasks'
+import type { PresetId, Secret, WorkerName, WorkerOrder } from '@gpu-service/tasks'
+import { userOf } from './container.ts'
+import { removeFolder } from './remove-folder.ts'
+import { readSecrets, writeSecrets } from './secret-files.ts'
 
 /** A worker's files on the host. */
 export interface WorkerFolder {
   readonly inputFile: string
+  /** Holds its secrets, one file each; not there where it has none. */
+  readonly secrets: string
   /** Holds one folder per run. */
   readonly runs: string
   /** Shared by all workers of the preset. */
@@ -31,6 +36,8 @@ export interface Folders {
   notedStart(name: WorkerName): Promise<NotedStart | null>
   run(name: WorkerName, runId: string): string
   has(name: WorkerName): boolean
+  /** The secrets that the worker was given. */
+  secrets(name: WorkerName): Promise<readonly Secret[]>
   /** The names of all workers that have files. */
   names(): Promise<readonly string[]>
   /** The runs of a worker that have a folder. */
@@ -44,6 +51,7 @@ export function createFolders(dataDir: string): Folders {
   const workers = resolve(dataDir, 'workers')
   const caches = resolve(dataDir, 'cache')
   const pathOf = (name: WorkerName) => join(workers, name)
+  const secretsOf = (name: WorkerName) => join(pathOf(name), 'secrets')
   const runsOf = (name: WorkerName) => join(pathOf(name), 'runs')
   const startOf = (name: WorkerName) => join(pathOf(name), 'start')
 
@@ -51,6 +59,7 @@ export function createFolders(dataDir: string): Folders {
     async prepare(order) {
       const folder = {
         inputFile: join(pathOf(order.name), 'input.json'),
+        secrets: secretsOf(order.name),
         runs: runsOf(order.name),
         cache: join(caches, cacheName(order.spec.presetId)),
       }
@@ -58,6 +67,7 @@ export function createFolders(dataDir: string): Folders {
       await makeFolder(caches, 0o700)
       const fresh = await makeFolder(folder.runs, 0o755)
       await makeFolder(folder.cache, 0o777)
+      if (order.secrets.length > 0) await writeSecrets(folder.secrets, order.secrets, userOf(order))
       if (order.run) {
         await this.prepareRun(order.name, order.run.runId)
         await rm(folder.inputFile, { force: true })
@@ -67,7 +77,7 @@ export function createFolders(dataDir: string): Folders {
       return { folder, fresh }
     },
     async prepareRun(name, runId) {
-      await makeFolder(join(runsOf(name), runId), 0o777)
+      await makeRunFolder(join(runsOf(name), runId))
     },
     noteStart: (name, { containerId, at }) => writeFile(startOf(name), `${at} ${containerId}`),
     async notedStart(name) {
@@ -76,10 +86,11 @@ export function createFolders(dataDir: string): Folders {
     },
     run: (name, runId) => join(runsOf(name), runId),
     has: (name) => existsSync(pathOf(name)),
+    secrets: (name) => readSecrets(secretsOf(name)),
     names: () => entriesOf(workers),
     runs: (name) => entriesOf(runsOf(name)),
-    remove: (name) => rm(pathOf(name), { recursive: true, force: true }),
-    removeRun: (name, runId) => rm(join(runsOf(name), runId), { recursive: true, force: true }),
+    remove: (name) => removeFolder(pathOf(name)),
+    removeRun: (name, runId) => removeFolder(join(runsOf(name), runId)),
   }
 }
 
@@ -106,6 +117,20 @@ async function makeFolder(path: string, mode: number): Promise<boolean> {
   const made = await mkdir(path, { recursive: true })
   await chmod(path, mode)
   return made !== undefined
+}
+
+/**
+ * The folder around it may be the worker's own, where the preset has it run as the service's user: a link that it has put there under this
+ * name would have the service change the mode of something else.
+ */
+async function makeRunFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+  }
+  await using folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  await folder.chmod(0o777)
 }
 
 /** Readable, and different for every preset also where only punctuation differs. */

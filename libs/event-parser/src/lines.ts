@@ -1,5 +1,6 @@
 import { isAscii, isUtf8 } from 'node:buffer'
 import { withoutNul } from './plain.ts'
+import type { Redactor } from './redaction.ts'
 
 const NEWLINE = 10
 const CARRIAGE_RETURN = 13
@@ -30,15 +31,20 @@ export interface LineOptions {
   readonly maxLineBytes: number
 }
 
+export interface LineReaderOptions extends LineOptions {
+  /** Asked for each line: what hides secrets before it is handed on; absent or `null`: there are none. */
+  readonly redactor?: () => Redactor | null
+}
+
 /**
  * Cuts a stream of bytes into lines. Every line is handed on once, at its end; of an over-long one only what is within the limit is held,
  * and so is handed on. Holds at most one line's limit, and never throws on what it is fed. What the sink throws passes through, and the
  * reader is not to be used after it.
  */
-export function createLineReader(sink: LineSink, options: LineOptions): LineReader {
+export function createLineReader(sink: LineSink, { maxLineBytes, redactor }: LineReaderOptions): LineReader {
   return splitLines((text, truncated) => {
-    sink.line(detached(text), truncated)
-  }, options.maxLineBytes)
+    sink.line(detached(redactor?.()?.line(text, truncated) ?? text), truncated)
+  }, maxLineBytes)
 }
 
 /** A text that keeps alive no larger text that it was cut from. */

@@ -3,6 +3,7 @@ import { FieldReader } from './fields.ts'
 import { detached, splitLines, type LineReader, type LineOptions } from './lines.ts'
 import { nestsDeeperThan } from './nesting.ts'
 import { mayEscapeUnstorable } from './plain.ts'
+import type { Redactor } from './redaction.ts'
 import { readWorkerEvent } from './worker-event.ts'
 
 /** The most bytes of a line, as the protocol has it. */
@@ -32,6 +33,11 @@ export interface EventSink {
   fault(fault: ProtocolFault, taskId: string | null, seq: number | null): void
 }
 
+export interface EventParserOptions extends LineOptions {
+  /** Asked for each line: what hides secrets before anything is made of it; `null`: there are none. */
+  readonly redactor: () => Redactor | null
+}
+
 /** Turns the bytes of one stdout into calls of its sink. */
 export type EventParser = LineReader
 
@@ -40,8 +46,8 @@ export type EventParser = LineReader
  * made at the end of its line. Holds at most one line's limit (`maxLineBytes`, 1 MiB unless told), and never throws on what it is fed.
  * What the sink throws passes through, and the parser is not to be used after it; the sink must not feed the parser.
  */
-export function createEventParser(sink: EventSink, options: Partial<LineOptions> = {}): EventParser {
-  const { maxLineBytes = MAX_LINE_BYTES } = options
+export function createEventParser(sink: EventSink, options: Partial<EventParserOptions> = {}): EventParser {
+  const { maxLineBytes = MAX_LINE_BYTES, redactor: redactorNow = none } = options
 
   function fault(
     kind: FaultKind,
@@ -54,19 +60,25 @@ export function createEventParser(sink: EventSink, options: Partial<LineOptions>
     sink.fault({ kind, line: detached(line.slice(0, FAULT_LINE_LENGTH)), detail }, taskId, seq)
   }
 
-  function readLine(line: string, truncated: boolean, validUtf8: boolean): void {
+  function readLine(written: string, truncated: boolean, validUtf8: boolean): void {
+    // What may be shown of the line. Where that is less than what was written, JSON is read from what was written all the same: a mark
+    // in the place of a number would make it invalid.
+    const redactor = redactorNow()
+    const line = redactor === null ? written : redactor.line(written, truncated)
     if (truncated) {
       fault('LINE_TOO_LONG', line, `the line is longer than ${maxLineBytes} bytes`, null, null)
       return
     }
-    const json = line.charCodeAt(0) === BYTE_ORDER_MARK ? line.slice(1) : line
+    const json = written.charCodeAt(0) === BYTE_ORDER_MARK ? written.slice(1) : written
     const first = firstCharacter(json)
     if ((first === OPENING_BRACE || first === OPENING_BRACKET) && nestsDeeperThan(MAX_DEPTH, json)) {
       fault('TOO_DEEP', line, `nested deeper than ${MAX_DEPTH}`, null, null)
       return
     }
     if (first === OPENING_BRACE) {
-      const object = parseObject(json)
+      const parsed = parseObject(json)
+      const object =
+        parsed !== null && redactor !== null && line !== written ? redactor.object(parsed) : parsed
       const name = object?.['event']
       if (object !== null && typeof name === 'string') {
         readEvent(name, object, mayEscapeUnstorable(json), line, validUtf8)
@@ -102,6 +114,10 @@ export function createEventParser(sink: EventSink, options: Partial<LineOptions>
   }
 
   return splitLines(readLine, maxLineBytes)
+}
+
+function none(): null {
+  return null
 }
 
 /** `null`: not JSON. */

@@ -1,6 +1,7 @@
 import { access } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
+import { relaxationsOf, secretSourceText } from '@gpu-service/tasks'
 import type {
   GpuId,
   InputIssue,
@@ -23,10 +24,12 @@ import { boundedSize } from './input-schema.ts'
 import { deepFrozen, parsePresetFile } from './preset-file.ts'
 import type { LoadedPreset, ParsedFile } from './preset-file.ts'
 import { presetIssueText, quoted } from './report.ts'
+import { readSecret } from './secret-sources.ts'
+import type { SecretSourcesOptions } from './secret-sources.ts'
 import { MAX_RUN_MS } from './timeouts.ts'
 import { MAX_FILE_BYTES } from './yaml-tree.ts'
 
-export interface PresetCatalogOptions {
+export interface PresetCatalogOptions extends SecretSourcesOptions {
   /** The presets file. */
   readonly file: string
   /** The models folder; a preset whose `model_path` is not in it is warned of, as the model may come later. */
@@ -169,7 +172,10 @@ class FileCatalog implements PresetCatalog {
       logger.info({ file, presets: this.#inForce.size, ...diff }, 'The presets file has been applied')
     if (changed) {
       this.#tell(diff)
-      await this.#warnOfMissingModels([...diff.added, ...diff.changed])
+      const news = [...diff.added, ...diff.changed]
+      this.#warnOfRelaxations(news)
+      await this.#warnOfMissingModels(news)
+      await this.#warnOfSecrets(news)
     }
     return { status: 'reloaded', diff }
   }
@@ -194,6 +200,34 @@ class FileCatalog implements PresetCatalog {
         listener(diff)
       } catch (error) {
         this.#options.logger.error({ err: error }, 'A listener to changes of the presets has failed')
+      }
+  }
+
+  #warnOfRelaxations(ids: readonly PresetId[]): void {
+    for (const id of ids) {
+      const spec = this.preset(id)?.spec
+      const relaxations = spec === undefined ? [] : relaxationsOf(spec)
+      if (relaxations.length > 0)
+        this.#options.logger.warn(
+          { preset: id, relaxations },
+          'A preset relaxes the confinement of its workers',
+        )
+    }
+  }
+
+  async #warnOfSecrets(ids: readonly PresetId[]): Promise<void> {
+    const { logger } = this.#options
+    for (const id of ids)
+      for (const reference of this.preset(id)?.spec.secrets ?? []) {
+        const reading = await readSecret(reference, this.#options)
+        const fields = { preset: id, secret: reference.name, source: secretSourceText(reference) }
+        if (reading.status === 'refused')
+          logger.warn(
+            { ...fields, reason: reading.message },
+            'A secret of a preset cannot be read (yet); its workers do not start',
+          )
+        else if (reading.isOpenToAll)
+          logger.warn(fields, 'A secret of a preset can be read by every user of the host')
       }
   }
 

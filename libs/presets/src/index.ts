@@ -1,2 +1,3 @@
 export { openPresetCatalog, type PresetCatalogOptions } from './catalog.ts'
+export { createSecretSources, type SecretPolicy } from './secret-sources.ts'
 export { presetIssueText } from './report.ts'

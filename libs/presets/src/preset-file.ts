@@ -1,12 +1,14 @@
 import { realpath, stat } from 'node:fs/promises'
-import { sep } from 'node:path'
 import type { Preset, PresetId, PresetIssue, Volume, WorkerSpec } from '@gpu-service/tasks'
 import { causeOf } from './bounded-file.ts'
+import { isWithin, realFolders } from './host-folders.ts'
 import type { InputSchema } from './input-schema.ts'
 import { presetFile } from './preset-format.ts'
 import type { WrittenPreset } from './preset-format.ts'
 import { createFileReport } from './report.ts'
 import type { FileReport, HostPath } from './report.ts'
+import { fileRefusal, variableRefusal } from './secret-sources.ts'
+import type { SecretPolicy } from './secret-sources.ts'
 import { readYamlTree } from './yaml-tree.ts'
 
 /** A preset with what its tasks' inputs are checked by. */
@@ -19,14 +21,14 @@ export type ParsedFile =
   | { readonly status: 'valid'; readonly presets: readonly LoadedPreset[] }
   | { readonly status: 'invalid'; readonly issues: readonly PresetIssue[] }
 
-export interface ParseOptions {
+export interface ParseOptions extends SecretPolicy {
   /** For the issues. */
   readonly file: string
   /** Folders of the host in which the sources of volumes must lie. */
   readonly volumeRoots: readonly string[]
 }
 
-/** Reads a presets file whole. Never throws for what it holds; touches the disk only to look for the sources of volumes. */
+/** Reads a presets file whole. Never throws for what it holds; touches the disk only to look for the sources of volumes and secrets. */
 export async function parsePresetFile(bytes: Uint8Array, options: ParseOptions): Promise<ParsedFile> {
   const report = createFileReport(options.file)
   const tree = readYamlTree(bytes, report)
@@ -34,6 +36,7 @@ export async function parsePresetFile(bytes: Uint8Array, options: ParseOptions):
 
   const file = presetFile.read({ tree, path: '', keyAt: { line: 1, column: 1 } }, report)
   const sources = await realSources(report, options.volumeRoots)
+  await refuseSecrets(report, options)
   if (file === undefined || report.count > 0) return invalid(report)
   const presets = file.models.flatMap(({ name: model, value: kinds }) =>
     kinds.map(({ name: kind, value: written }) => {
@@ -68,6 +71,7 @@ function loadedPreset(
     localCommand: written.local,
     pull: written.pull,
     env: { ...(written.model_name !== null && { MODEL_NAME: written.model_name }), ...written.env_vars },
+    secrets: written.secrets,
     modelPath: written.model_path,
     gpus: {
       count: gpus.count ?? 'default',
@@ -126,9 +130,7 @@ export function deepFrozen<T extends object>(value: T): T {
 /** Each path with every symbolic link in it followed, so that a link that is turned later leads nowhere else. Reports those that may not be mounted. */
 async function realSources(report: FileReport, roots: readonly string[]): Promise<Map<HostPath, string>> {
   const real = new Map<HostPath, string>()
-  // A root that is not there allows nothing.
-  const realRoots = await Promise.all(roots.map((root) => realpath(root).catch(() => null)))
-  const allowed = realRoots.filter((root) => root !== null)
+  const allowed = await realFolders(roots)
   for (const source of report.hostPaths) {
     const complain = (message: string) => {
       report.add(source.at, `${source.keyPath}: ${source.path} ${message}`)
@@ -151,6 +153,23 @@ async function realSources(report: FileReport, roots: readonly string[]): Promis
   return real
 }
 
-function isWithin(path: string, root: string): boolean {
-  return path === root || path.startsWith(root.endsWith(sep) ? root : root + sep)
+/** Reports the secrets whose sources the service does not allow. One that is not there yet may come before the first worker. */
+async function refuseSecrets(
+  report: FileReport,
+  { secretRoots, secretEnvPrefix }: SecretPolicy,
+): Promise<void> {
+  const allowed = await realFolders(secretRoots)
+  for (const { from, source, keyPath, at } of report.secretSources) {
+    if (from === 'variable') {
+      if (!source.startsWith(secretEnvPrefix))
+        report.add(at, `${keyPath}: ${variableRefusal(secretEnvPrefix)}`)
+      continue
+    }
+    const real = await realpath(source).catch(() => null)
+    const isAllowed =
+      real === null
+        ? secretRoots.some((root) => isWithin(source, root))
+        : allowed.some((root) => isWithin(real, root))
+    if (!isAllowed) report.add(at, `${keyPath}: ${fileRefusal(secretRoots)}`)
+  }
 }

@@ -7,6 +7,7 @@ import { inputSchema } from './input-schema.ts'
 import { size } from './quantity.ts'
 import { retry } from './retry.ts'
 import { choice, flag, number, text, writtenText } from './scalars.ts'
+import { secrets } from './secrets.ts'
 import { session } from './session.ts'
 import { absentable, checked, complain, complainOfKey, hasKey, optional, required } from './shape.ts'
 import type { Shape } from './shape.ts'
@@ -139,6 +140,11 @@ const PRESET = {
     environment,
     {},
     'Environment variables. They win over MODEL_NAME, MODEL_PATH and others that the service sets itself.',
+  ),
+  secrets: optional(
+    secrets,
+    {},
+    'What workers find as files in SECRETS_DIR, by name: where each value is, never the value.',
   ),
   description: absentable(
     text({ expected: 'a text', maxLength: 2_000 }),

@@ -1,4 +1,4 @@
-import type { PresetIssue } from '@gpu-service/tasks'
+import type { PresetIssue, SecretReference } from '@gpu-service/tasks'
 
 /** A place in the file; lines and columns count from 1. */
 export interface Position {
@@ -14,10 +14,17 @@ export interface Report {
   has(at: Position): boolean
   /** Notes a path of the host that has to be looked for once the file has been read. */
   lookFor(hostPath: HostPath): void
+  /** Notes the source of a secret; whether it is allowed has to be looked up once the file has been read. */
+  lookForSecret(source: SecretPlace): void
 }
 
 export interface HostPath {
   readonly path: string
+  readonly keyPath: string
+  readonly at: Position
+}
+
+export interface SecretPlace extends Omit<SecretReference, 'name'> {
   readonly keyPath: string
   readonly at: Position
 }
@@ -28,6 +35,7 @@ const MAX_MESSAGE = 600
 
 export interface FileReport extends Report {
   readonly hostPaths: readonly HostPath[]
+  readonly secretSources: readonly SecretPlace[]
   /** The issues in the order of the file, one per place and message. */
   issues(): readonly PresetIssue[]
 }
@@ -36,13 +44,18 @@ export function createFileReport(file: string): FileReport {
   const found: PresetIssue[] = []
   const seen = new Set<string>()
   const hostPaths: HostPath[] = []
+  const secretSources: SecretPlace[] = []
   let count = 0
   let dropped = 0
   return {
     hostPaths,
+    secretSources,
     has: (at) => found.some((issue) => issue.line === at.line && issue.column === at.column),
     lookFor(hostPath) {
       hostPaths.push(hostPath)
+    },
+    lookForSecret(source) {
+      secretSources.push(source)
     },
     add(at, message) {
       count++

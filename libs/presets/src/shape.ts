@@ -55,6 +55,9 @@ const DEFAULTS: Report = {
   lookFor() {
     throw new Error('a default of the format names a path of the host')
   },
+  lookForSecret() {
+    throw new Error('a default of the format names a secret')
+  },
   add(_at, message) {
     throw new Error(`a default of the format breaks the format: ${message}`)
   },

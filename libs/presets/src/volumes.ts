@@ -4,10 +4,13 @@ import { flag, text } from './scalars.ts'
 import { checked, complain, mapped, optional, required } from './shape.ts'
 import type { Shape } from './shape.ts'
 
-/** A pattern of paths without a slash in front, and without empty, `.` and `..` parts. */
-export const PATH = String.raw`(?!\.{1,2}(?:/|$))[^/\\\u0000-\u001f]+(?:/(?!\.{1,2}(?:/|$))[^/\\\u0000-\u001f]+)*`
+/**
+ * A pattern of paths without a slash in front, without empty, `.` and `..` parts, and without characters that are not seen or change the
+ * direction of what is shown.
+ */
+export const PATH = String.raw`(?!\.{1,2}(?:/|$))[^/\\\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]+(?:/(?!\.{1,2}(?:/|$))[^/\\\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]+)*`
 /** Folders that a volume may neither be nor be in: the engine's and the service's own. */
-const RESERVED_TREES = ['/models', '/task', '/proc', '/sys', '/dev']
+const RESERVED_TREES = ['/models', '/task', '/run/secrets', '/proc', '/sys', '/dev']
 /** Folders that a volume may be in, but not hide. */
 const RESERVED_FOLDERS = [
   '/',
@@ -69,7 +72,7 @@ const volume = mapped(
             ? `nothing may be mounted at ${path}`
             : null,
       }),
-      'Where the worker finds it. Not in /models, /task, /proc, /sys or /dev, and not a folder of the system itself.',
+      'Where the worker finds it. Not in /models, /task, /run/secrets, /proc, /sys or /dev, and not a folder of the system itself.',
     ),
     read_only: optional(flag, true, 'false lets workers write to it.'),
   }),

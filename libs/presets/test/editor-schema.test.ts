@@ -70,7 +70,9 @@ describe('the reference of the format', () => {
     expect(examples.length).toBeGreaterThan(2)
     for (const example of examples) {
       await using folder = await presetsFolder(example.replaceAll('/srv/datasets', '/tmp'))
-      expect((await folder.open({ volumeRoots: ['/tmp'] })).issues()).toEqual([])
+      expect(
+        (await folder.open({ volumeRoots: ['/tmp'], secretRoots: ['/run/credentials'] })).issues(),
+      ).toEqual([])
     }
   })
 })

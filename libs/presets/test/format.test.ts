@@ -36,6 +36,7 @@ describe('a key of a preset', () => {
       localCommand: null,
       pull: 'never',
       env: {},
+      secrets: [],
       modelPath: null,
       gpus: { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null },
       limits: { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 },
@@ -124,18 +125,53 @@ describe('environment variables', () => {
     'LD_PRELOAD',
     'LD_LIBRARY_PATH',
     'LD_AUDIT',
+    'DYLD_INSERT_LIBRARIES',
+    'GLIBC_TUNABLES',
+    'GCONV_PATH',
     'NVIDIA_VISIBLE_DEVICES',
     'CUDA_VISIBLE_DEVICES',
     'NVIDIA_DRIVER_CAPABILITIES',
+    'NVIDIA_IMEX_CHANNELS',
+    'NVIDIA_GDS',
+    'NVIDIA_MOFED',
+    'HIP_VISIBLE_DEVICES',
+    'ROCR_VISIBLE_DEVICES',
     'GPU_DEVICE',
     'TASK_ID',
     'INPUT_FILE',
     'TASK_INPUT',
     'OUTPUT_DIR',
+    'SECRETS_DIR',
     'PROTOCOL_VERSION',
   ])('may not set %s', async (name) => {
     expect(await issuesOf(presetFileWith(`env_vars: {${name}: x}`))).toEqual([
       expect.stringMatching(new RegExp(`^5:18 models\\.m\\.k\\.env_vars\\.${name}: may not be set`)),
+    ])
+  })
+
+  it.each(['NVIDIA_TF32_OVERRIDE', 'CUDA_LAUNCH_BLOCKING', 'PYTHONPATH', 'OLD_PATH', 'NCCL_DEBUG'])(
+    'may set %s',
+    async (name) => {
+      expect((await presetWith(`env_vars: {${name}: x}`)).spec.env).toEqual({ [name]: 'x' })
+    },
+  )
+
+  it.each(['"a=b"', '"a\\nb"', '"a\\0b"', '"a b"', '1A', '"ä"', '""'])(
+    'may not have the name %s',
+    async (name) => {
+      expect(await issuesOf(presetFileWith(`env_vars: {${name}: x}`))).toEqual([
+        expect.stringMatching(/^5:18 .*(letters, digits and underscores|no text may hold)/),
+      ])
+    },
+  )
+
+  it('may have several lines, and no NUL', async () => {
+    expect((await presetWith('env_vars: {A: "a\\nb=c"}')).spec.env).toEqual({ A: 'a\nb=c' })
+    expect(await issuesOf(presetFileWith('env_vars: {A: "a\\0b"}'))).toEqual([
+      '5:21 models.m.k.env_vars.A: the text holds a character that no text may hold',
+    ])
+    expect(await issuesOf(presetFileWith('command: [a, "b\\0"]'))).toEqual([
+      '5:20 models.m.k.command[1]: the text holds a character that no text may hold',
     ])
   })
 
@@ -221,6 +257,8 @@ describe('a volume', () => {
     '/sys',
     '/dev/shm',
     '/task/runs',
+    '/run/secrets',
+    '/run/secrets/x',
     '/cache',
     '/home/worker',
     '/etc',

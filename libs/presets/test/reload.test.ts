@@ -271,7 +271,7 @@ describe('watching', { timeout: 30_000 }, () => {
     const script = `
       import { openPresetCatalog } from ${JSON.stringify(source)}
       const logger = { debug() {}, info() {}, warn() {}, error() {} }
-      const catalog = await openPresetCatalog({ file: ${JSON.stringify(folder.file)}, modelsDir: '/', volumeRoots: [], logger })
+      const catalog = await openPresetCatalog({ file: ${JSON.stringify(folder.file)}, modelsDir: '/', volumeRoots: [], secretRoots: [], secretEnvPrefix: 'WORKER_SECRET_', env: {}, logger })
       console.log(catalog.presets().length)
     `
     const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', script], {

@@ -36,6 +36,7 @@ import {
   type Finding,
   isMissing,
   makeFolder,
+  readSecrets,
   recordLaunch,
   type WorkerFolder,
   workerFolder,
@@ -108,7 +109,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
 
   /** What is to be run for an order, where and with which environment. */
   async function resolveProgram(
-    { name, spec, gpus, run }: WorkerOrder,
+    { name, spec, gpus, secrets, run }: WorkerOrder,
     folder: WorkerFolder,
   ): Promise<{ command: readonly string[]; cwd: string; env: TextMap } | StartFailure> {
     const found = await packages.find(spec.image)
@@ -136,6 +137,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
           inputFile: run && folder.input,
           outputDir: run && outputPath(folder, run.runId),
           home: folder.home,
+          secrets: secrets.length > 0 ? folder.secrets : null,
           cache: cachePath(spec.presetId),
         },
       ),
@@ -157,10 +159,13 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
   }
 
   /** Makes all that the launcher needs; the launch record comes last and makes the rest count. */
-  async function prepare({ spec, run }: WorkerOrder, folder: WorkerFolder): Promise<void> {
+  async function prepare({ spec, secrets, run }: WorkerOrder, folder: WorkerFolder): Promise<void> {
     for (const path of [workersDir, cachePath(spec.presetId), folder.home, folder.output])
       await makeFolder(path)
     for (const path of [folder.stdout, folder.stderr]) await writeFile(path, '', { flag: 'a', mode: 0o600 })
+    if (secrets.length > 0) await makeFolder(folder.secrets)
+    for (const secret of secrets)
+      await writeWhole(join(folder.secrets, asEntry(secret.name)), secret.reveal(), { mode: 0o400 })
     if (run) {
       const output = outputPath(folder, run.runId)
       await makeFolder(output)
@@ -293,6 +298,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     list: () => refusing(list),
     remove: (name) => refusing(() => remove(folderOf(name))),
     removeRuns: (name, isNeeded) => refusing(() => removeRuns(folderOf(name), isNeeded)),
+    secrets: (name) => refusing(() => readSecrets(folderOf(name))),
     health: () => Promise.resolve({ ok: true, detail: 'process' }),
 
     outputFolder(name, runId) {

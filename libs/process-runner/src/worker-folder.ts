@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, rename, stat } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Logger, WorkerExit } from '@gpu-service/tasks'
+import { type Logger, Secret, type WorkerExit } from '@gpu-service/tasks'
 import { bootId, markedProcesses, parseIdentity, type ProcessIdentity, runs } from './process-table.ts'
 
 /** Where the files of one worker are. What is known of it is what stands in this folder: the runner remembers nothing. */
@@ -21,6 +21,8 @@ export interface WorkerFolder {
   readonly stdout: string
   readonly stderr: string
   readonly input: string
+  /** One file for each secret; not there where it has none. */
+  readonly secrets: string
   readonly home: string
   readonly output: string
 }
@@ -37,6 +39,7 @@ export function workerFolder(path: string, name: string): WorkerFolder {
     stdout: join(path, 'stdout.log'),
     stderr: join(path, 'stderr.log'),
     input: join(path, 'input.json'),
+    secrets: join(path, 'secrets'),
     home: join(path, 'home'),
     output: join(path, 'output'),
   }
@@ -114,17 +117,33 @@ export async function recordLaunch(folder: WorkerFolder): Promise<void> {
 }
 
 /** Writes a file so that a reader finds all of it or nothing. */
-export async function writeWhole(path: string, text: string, options?: { durable: boolean }): Promise<void> {
+export async function writeWhole(
+  path: string,
+  content: string | Uint8Array,
+  options?: { durable?: boolean; mode?: number },
+): Promise<void> {
   const temporary = `${path}.${randomUUID()}`
   {
-    await using file = await open(temporary, 'wx', 0o600)
-    await file.writeFile(text)
+    await using file = await open(temporary, 'wx', options?.mode ?? 0o600)
+    await file.writeFile(content)
     if (options?.durable) await file.sync()
   }
   await rename(temporary, path)
   if (!options?.durable) return
   await using parent = await open(dirname(path), 'r')
   await parent.sync()
+}
+
+/** The secrets that a worker was given. */
+export async function readSecrets({ secrets }: WorkerFolder): Promise<readonly Secret[]> {
+  let names: string[]
+  try {
+    names = await readdir(secrets)
+  } catch (error) {
+    if (isMissing(error)) return []
+    throw error
+  }
+  return Promise.all(names.map(async (name) => new Secret(name, await readFile(join(secrets, name)))))
 }
 
 /** Makes a folder that only this user can enter. */

@@ -88,6 +88,9 @@ const workerSpec = shape<WorkerSpec>({
   localCommand: orNull(listOf(text)),
   pull: oneOf('never', 'missing'),
   env: texts,
+  secrets: listOf(
+    shape<WorkerSpec['secrets'][number]>({ name: text, from: oneOf('file', 'variable'), source: text }),
+  ),
   modelPath: orNull(text),
   gpus: shape<WorkerSpec['gpus']>({
     count: either(number, oneOf('default')),
@@ -144,6 +147,7 @@ const EARLIER_TIMEOUTS = {
   ackMs: 30_000,
 } satisfies Partial<WorkerTimeouts>
 const EARLIER = {
+  secrets: [],
   retry: { maxAttempts: 1, backoffMs: 2_000, on: [] },
   session: null,
 } satisfies Partial<WorkerSpec>

@@ -54,6 +54,7 @@ export const spec: WorkerSpec = {
   localCommand: null,
   pull: 'never',
   env: { A: 'b' },
+  secrets: [],
   modelPath: null,
   gpus: { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null },
   limits: { memoryMb: null, cpus: 1.5, processes: 4_096, sharedMemoryMb: 1_024, tmpMb: 512 },

@@ -20,7 +20,7 @@ import {
 /** A spec as it was stored at first. */
 const oldSpec = JSON.stringify({
   ...spec,
-  ...{ retry: undefined, session: undefined },
+  ...{ secrets: undefined, retry: undefined, session: undefined },
   gpus: { count: 'default', ids: null },
   timeouts: { runMs: 60_000, stopGraceMs: 5_000, finishGraceMs: 10_000 },
 })

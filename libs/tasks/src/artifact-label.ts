@@ -1,4 +1,7 @@
-const MAX_NAME_LENGTH = 200
+/** What file systems take. */
+const MAX_NAME_BYTES = 255
+/** Control characters, and those that turn the direction of what is shown: `\u202Egpj.exe` looks like a picture. */
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g
 const MEDIA_TYPE = /^[a-z0-9][a-z0-9!#$&^_.+-]{0,63}\/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}$/
 
 const BY_EXTENSION: Readonly<Record<string, string>> = {
@@ -30,7 +33,7 @@ export interface ArtifactClaim {
 }
 
 /**
- * An artifact's name and media type as they are kept: the name is one file name, without folders and control characters; the type is the
+ * An artifact's name and media type as they are kept: the name is one file name, without folders and characters that are not seen, of at most 255 bytes; the type is the
  * declared one where it is well-formed, else what the name's extension stands for.
  */
 export function labelArtifact({ name, mediaType, path }: ArtifactClaim): {
@@ -38,7 +41,7 @@ export function labelArtifact({ name, mediaType, path }: ArtifactClaim): {
   readonly mediaType: string
 } {
   const said = (name ?? path ?? '').split(/[\\/]/).at(-1) ?? ''
-  const clean = said.replace(/[\u0000-\u001f\u007f-\u009f]/g, '_').slice(0, MAX_NAME_LENGTH)
+  const clean = cut(said.replace(UNSEEN, '_'))
   const kept = clean === '' || clean === '.' || clean === '..' ? 'artifact' : clean
   const declared = mediaType?.toLowerCase() ?? ''
   const extension = /\.([a-z0-9]+)$/i.exec(kept)?.[1]?.toLowerCase() ?? ''
@@ -47,4 +50,15 @@ export function labelArtifact({ name, mediaType, path }: ArtifactClaim): {
     name: kept,
     mediaType: MEDIA_TYPE.test(declared) ? declared : (byExtension ?? 'application/octet-stream'),
   }
+}
+
+function cut(name: string): string {
+  let bytes = 0
+  let end = 0
+  for (const char of name) {
+    bytes += Buffer.byteLength(char)
+    if (bytes > MAX_NAME_BYTES) break
+    end += char.length
+  }
+  return name.slice(0, end)
 }

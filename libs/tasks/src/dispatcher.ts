@@ -9,6 +9,7 @@ import type { Logger } from './logger.ts'
 import type { StartEstimate, WorkerFacts } from './planner/index.ts'
 import type { InputIssue, Preset, PresetCatalog } from './presets.ts'
 import type { WorkerRunner } from './runner.ts'
+import type { SecretSources } from './secrets.ts'
 import type { TaskFilter, TaskStore } from './store.ts'
 import type { Task } from './task.ts'
 import type { Worker } from './worker.ts'
@@ -19,6 +20,7 @@ export interface DispatcherOptions {
   readonly gpus: GpuInventory
   readonly presets: PresetCatalog
   readonly artifactFiles: ArtifactFiles
+  readonly secrets: SecretSources
   readonly clock: Clock
   readonly logger: Logger
   /** Makes ids that sort in the order in which they were made: UUIDs of version 7. */

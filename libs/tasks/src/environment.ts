@@ -19,6 +19,8 @@ export interface WorkerPaths {
   /** Where the files of its run go; a session worker learns this with each `run` command and gets `null`. */
   readonly outputDir: string | null
   readonly home: string
+  /** The folder with its secrets; `null`: it has none. */
+  readonly secrets: string | null
   /** Writable, and kept from worker to worker of one preset. */
   readonly cache: string
 }
@@ -48,6 +50,7 @@ export function workerEnvironment(
     ...(run && { TASK_ID: run.runId }),
     ...(paths.inputFile !== null && { INPUT_FILE: paths.inputFile }),
     ...(paths.outputDir !== null && { OUTPUT_DIR: paths.outputDir }),
+    ...(paths.secrets !== null && { SECRETS_DIR: paths.secrets }),
     ...spec.env,
   }
   if (!run || 'TASK_INPUT' in spec.env) return environment

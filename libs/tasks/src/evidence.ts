@@ -17,6 +17,8 @@ export const FAILURE_CAUSES = [
   'image_missing',
   /** The program that the worker should run is not there. */
   'command_missing',
+  /** A secret that the preset gives to its workers could not be read. */
+  'secret_unavailable',
   /** The engine did not start the worker for another reason. */
   'engine_refused',
   /** A disk had no space left. */

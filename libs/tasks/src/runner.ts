@@ -1,5 +1,6 @@
 import type { GpuId, WorkerId, WorkerName } from './ids.ts'
 import type { JsonValue } from './json.ts'
+import type { Secret } from './secrets.ts'
 import type { WorkerSpec } from './spec.ts'
 
 export type OutputStream = 'stdout' | 'stderr'
@@ -35,6 +36,8 @@ export interface WorkerOrder {
   readonly workerId: WorkerId
   readonly spec: WorkerSpec
   readonly gpus: readonly AssignedGpu[]
+  /** Those that its spec names. */
+  readonly secrets: readonly Secret[]
   /** The task of a one-off worker, handed over as it starts; `null` for a session worker, which is told on its stdin later. */
   readonly run: RunOrder | null
 }
@@ -52,6 +55,8 @@ export interface StartFailure {
     /** The neighbour went away in the middle of the start and cannot go on with it; whether the worker has begun is not known. */
     | 'START_LOST'
     | 'NO_LOCAL_COMMAND'
+    /** A secret of the worker's cannot be read. */
+    | 'SECRET_UNAVAILABLE'
     /** The signal of the start was aborted before there was a worker. */
     | 'START_ABANDONED'
   readonly message: string
@@ -194,6 +199,8 @@ export interface WorkerRunner extends AsyncDisposable {
   remove(name: WorkerName): Promise<void>
   /** Removes the files of the worker's runs but those that are needed; it is asked when they have been found. Harmless where it is gone. */
   removeRuns(name: WorkerName, isNeeded: (runId: string) => boolean): Promise<void>
+  /** The secrets that the worker was given, for as long as its files are there. */
+  secrets(name: WorkerName): Promise<readonly Secret[]>
   /** How the neighbour is at the moment; told within seconds, also where it hangs. */
   health(): Promise<RunnerHealth>
   /** Where the files of a run are. */

@@ -1,5 +1,6 @@
 import type { GpuId, PresetId } from './ids.ts'
 import type { TextMap } from './json.ts'
+import type { SecretReference } from './secrets.ts'
 
 /** ONE_OFF: exits after its task. SESSION: stays warm and takes the next one. */
 export type WorkerMode = 'ONE_OFF' | 'SESSION'
@@ -136,6 +137,8 @@ export interface WorkerSpec {
   readonly pull: 'never' | 'missing'
   /** The preset's `env_vars`; they win over what the service sets itself. */
   readonly env: TextMap
+  /** What its workers find as files; in the order of their names. */
+  readonly secrets: readonly SecretReference[]
   /** Path below the models folder that MODEL_PATH points at; `null`: the folder itself. */
   readonly modelPath: string | null
   readonly gpus: GpuNeed

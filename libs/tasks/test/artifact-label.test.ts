@@ -8,6 +8,7 @@ test.each([
   [{ name: 'a.png', mediaType: 'text/html\r\nx: y', path: null }, 'a.png', 'image/png'],
   [{ name: '../../etc/passwd', mediaType: null, path: null }, 'passwd', 'application/octet-stream'],
   [{ name: 'a\u0000b\n.txt', mediaType: null, path: null }, 'a_b_.txt', 'text/plain'],
+  [{ name: 'photo\u202egpj.exe', mediaType: null, path: null }, 'photo_gpj.exe', 'application/octet-stream'],
   [{ name: '..', mediaType: null, path: null }, 'artifact', 'application/octet-stream'],
   [{ name: null, mediaType: null, path: null }, 'artifact', 'application/octet-stream'],
   [{ name: 'x.constructor', mediaType: null, path: null }, 'x.constructor', 'application/octet-stream'],
@@ -16,5 +17,7 @@ test.each([
 })
 
 test('a name is kept to a length that file systems take', () => {
-  expect(labelArtifact({ name: 'ä'.repeat(5_000), mediaType: null, path: null }).name).toHaveLength(200)
+  const nameOf = (name: string) => labelArtifact({ name, mediaType: null, path: null }).name
+  expect(nameOf('ä'.repeat(5_000))).toBe('ä'.repeat(127))
+  expect(nameOf('😀'.repeat(5_000))).toBe('😀'.repeat(63))
 })

@@ -24,6 +24,7 @@ export const enums = {
     GPU_UNAVAILABLE: 'gpu_unavailable',
     IMAGE_MISSING: 'image_missing',
     COMMAND_MISSING: 'command_missing',
+    SECRET_UNAVAILABLE: 'secret_unavailable',
     ENGINE_REFUSED: 'engine_refused',
     DISK_FULL: 'disk_full',
     CONFINED: 'confined',

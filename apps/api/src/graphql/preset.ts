@@ -1,4 +1,10 @@
-import { gpuCount, mayUse, type Preset as DomainPreset, type WorkerFacts } from '@gpu-service/tasks'
+import {
+  gpuCount,
+  mayUse,
+  relaxationsOf,
+  type Preset as DomainPreset,
+  type WorkerFacts,
+} from '@gpu-service/tasks'
 import type { Context } from './context.ts'
 import type { MutationResolvers, PresetResolvers, QueryResolvers } from './generated/resolvers.ts'
 
@@ -34,6 +40,7 @@ export const Preset = {
   dockerImage: ({ spec }) => spec.image,
   command: ({ spec }) => spec.command,
   mode: ({ spec }) => spec.mode,
+  relaxations: ({ spec }) => relaxationsOf(spec),
   gpuCount: ({ spec }, _args, { dispatcher }) => gpuCount(spec.gpus, dispatcher.gpus()),
   gpuShare: ({ spec }) => spec.gpus.share,
   gpuMemoryMb: ({ spec }) => spec.gpus.memoryMb,

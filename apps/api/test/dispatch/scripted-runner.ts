@@ -1,6 +1,7 @@
 import {
   RunnerError,
   type RunnerHealth,
+  type Secret,
   type Clock,
   type ListedWorker,
   type OutputCursor,
@@ -142,6 +143,10 @@ export class ScriptedRunner implements WorkerRunner {
       const runs = this.runFiles.get(name)
       for (const runId of runs ?? []) if (!isNeeded(runId)) runs?.delete(runId)
     })
+  }
+
+  secrets(): Promise<readonly Secret[]> {
+    return this.#answer(() => [])
   }
 
   health(): Promise<RunnerHealth> {

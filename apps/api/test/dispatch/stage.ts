@@ -9,6 +9,7 @@ import {
   type GpuId,
   type GpuInventory,
   type GpuSimulation,
+  type SecretSources,
   type LiveGpu,
   type LiveWorker,
   type PresetId,
@@ -145,6 +146,7 @@ export class Stage implements AsyncDisposable {
       gpus: this.gpus,
       presets: this.presets,
       artifactFiles: this.#artifactFiles,
+      secrets: NO_SECRETS,
       clock: this.#clock,
       logger: silentLogger,
       newId: uuidv7,
@@ -377,6 +379,10 @@ export function onlyTask(result: SubmitResult | null): Task {
 const KEEP_ALL: RetentionLimits = { maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null }
 
 /** Every artifact is taken, when the turn of the event loop is over. */
+const NO_SECRETS: SecretSources = {
+  read: () => Promise.resolve({ status: 'refused', message: 'there are none.' }),
+}
+
 const ARTIFACT_FILES: ArtifactFiles = {
   async take() {
     await new Promise(setImmediate)

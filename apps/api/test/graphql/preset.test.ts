@@ -54,6 +54,33 @@ test('knows nothing of a preset that never ran, and no session where it has none
   })
 })
 
+test('tells in sentences what of the confinement a preset relaxes, and nothing where it relaxes none', async () => {
+  const relaxed = preset({
+    relax: { user: '0:0', writableRoot: true, capabilities: ['IPC_LOCK', 'SYS_NICE'] },
+    network: 'bridge',
+    volumes: [
+      { source: '/srv/sets', target: '/sets', readOnly: true },
+      { source: '/srv/out', target: '/out', readOnly: false },
+    ],
+  })
+  const { ask } = createStage({ presets: { presets: () => [preset(), relaxed] } })
+  expect(await ask('{ presets { relaxations } }')).toEqual({
+    presets: [
+      { relaxations: [] },
+      {
+        relaxations: [
+          'Workers run as 0:0, which is root inside of the container (allow.user).',
+          "Workers may write anywhere in their own container's file system (allow.writable_root).",
+          'Workers keep the capabilities IPC_LOCK, SYS_NICE (allow.capabilities).',
+          "Workers reach what Docker's bridge network reaches (network: bridge).",
+          'Workers read /srv/sets of the host at /sets (volumes).',
+          'Workers read and write /srv/out of the host at /out (volumes).',
+        ],
+      },
+    ],
+  })
+})
+
 const NEED: GpuNeed = { count: 1, share: 'shared', memoryMb: null, ids: null, names: null }
 
 test.each<[string, Partial<GpuNeed>, number | null, number | null]>([

@@ -131,6 +131,7 @@ export const SPEC: WorkerSpec = {
   localCommand: null,
   pull: 'never',
   env: {},
+  secrets: [],
   modelPath: null,
   gpus: { count: 1, share: 'shared', memoryMb: 8_000, ids: null, names: ['H200'] },
   limits: { memoryMb: null, cpus: null, processes: 4_096, sharedMemoryMb: 1_024, tmpMb: 256 },

@@ -12,6 +12,7 @@ export const EXAMPLE_SPEC: WorkerSpec = {
   localCommand: null,
   pull: 'never',
   env: {},
+  secrets: [],
   modelPath: null,
   gpus: { count: 0, share: 'exclusive', memoryMb: null, ids: null, names: null },
   limits: { memoryMb: null, cpus: null, processes: 256, sharedMemoryMb: 64, tmpMb: 64 },

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import type { GpuId } from '../ids.ts'
 import type { WorkerOrder } from '../runner.ts'
+import { Secret } from '../secrets.ts'
 import type { RunnerStage } from './runner-stage.ts'
 import type { ScriptOptions } from './worker-script.ts'
 
@@ -70,6 +71,35 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       )
       expect((await read(placed.name)).stdout.toString()).toBe('ok\n')
       expect(await readFile(join(files(placed), 'z/file'), 'utf8')).toBe('made\n')
+    })
+
+    it('is its secrets as files that its user alone may read, under SECRETS_DIR and in no variable', async () => {
+      const value = Buffer.from('s3cret-value\n\u00fc')
+      const secrets = [new Secret('key.pem', value), new Secret('token', Buffer.from('t'))]
+      const placed = await start(
+        'cd "$SECRETS_DIR" && ls && stat -c %a * && cat key.pem > "$OUTPUT_DIR/copy"; (: > token) 2> /dev/null || echo kept; env | grep -c s3cret',
+        { secrets },
+      )
+      const { stdout } = await read(placed.name)
+      expect(stdout.toString()).toMatch(/^key\.pem\ntoken\n400\n400\n(kept\n)?0\n$/)
+      expect(await readFile(join(files(placed), 'copy'))).toEqual(value)
+    })
+
+    it('is no folder of secrets where it was given none', async () => {
+      expect((await environmentOf({})).found).not.toHaveProperty('SECRETS_DIR')
+    })
+
+    it('is told to the next runner for as long as the worker is there, so that its output can be read without its secrets', async () => {
+      const { name } = await start('true', { secrets: [new Secret('token', Buffer.from('s3cret-value'))] })
+      await stage.restart()
+      const given = await stage.runner.secrets(name)
+      expect(given.map((secret) => [secret.name, Buffer.from(secret.reveal()).toString()])).toEqual([
+        ['token', 's3cret-value'],
+      ])
+      expect(JSON.stringify(given)).not.toContain('s3cret')
+      await stage.runner.remove(name)
+      expect(await stage.runner.secrets(name)).toEqual([])
+      expect(await stage.runner.secrets(order('true').name)).toEqual([])
     })
 
     it('is the files of its run for as long as these are needed', async () => {

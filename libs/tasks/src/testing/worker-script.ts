@@ -11,6 +11,7 @@ import {
   type WorkerOrder,
   type WorkerRunner,
 } from '../runner.ts'
+import type { Secret } from '../secrets.ts'
 import type { WorkerMode } from '../spec.ts'
 import { EXAMPLE_SESSION, EXAMPLE_SPEC } from './example-spec.ts'
 
@@ -28,6 +29,7 @@ export interface ScriptOptions {
   readonly env?: TextMap
   readonly modelPath?: string
   readonly gpus?: readonly AssignedGpu[]
+  readonly secrets?: readonly Secret[]
 }
 
 /** The same worker for every runner: the script is the image's command and the local command. */
@@ -40,6 +42,7 @@ export function scriptOrder(options: ScriptOptions): WorkerOrder {
     name: `gpu-${options.installation}-${id}` as WorkerName,
     workerId: id as WorkerId,
     gpus: options.gpus ?? [],
+    secrets: options.secrets ?? [],
     run: mode === 'ONE_OFF' ? run : null,
     spec: {
       ...EXAMPLE_SPEC,

@@ -181,6 +181,8 @@ function startFailed({ code, message, hint }: StartFailure): Diagnosis {
       return { cause: 'command_missing', text }
     case 'GPU_UNAVAILABLE':
       return { cause: 'gpu_unavailable', text }
+    case 'SECRET_UNAVAILABLE':
+      return { cause: 'secret_unavailable', text }
     case 'START_LOST':
       return { cause: 'engine_stopped', text }
     case 'ENGINE_REFUSED':

@@ -2,8 +2,10 @@ import {
   createEventParser,
   createLineReader,
   type EventParser,
+  type EventSink,
   type LineReader,
   type ProtocolFault,
+  type Redactor,
   type WorkerEvent,
 } from '@gpu-service/event-parser'
 import type { Taken } from '../artifact-files.ts'
@@ -51,6 +53,8 @@ export interface InterpreterOptions {
   readonly isReady: boolean
   /** What must be done before an attempt can end, and what is said behind its finish waits for; `null`: nothing. */
   readonly beforeFinish: () => (() => Promise<void>) | null
+  /** What hides the worker's secrets, as it is at the moment; `null`: it has none. */
+  readonly redactor: () => Redactor | null
   /** The worker's own count of its events so far: 0 at its first byte; `null` where it is not known. */
   readonly eventSeq: number | null
 }
@@ -87,7 +91,8 @@ export class Interpreter {
     this.#ready = options.isReady
     this.#lastSeq = options.eventSeq
     this.#counts = options.eventSeq === 0 ? null : options.eventSeq !== null
-    this.#parser = createEventParser({
+    const { redactor } = options
+    const sink: EventSink = {
       event: (event, runId, seq) => {
         this.#learnCounting(seq)
         if (seq !== null) this.#checkSeq(seq)
@@ -101,14 +106,15 @@ export class Interpreter {
       fault: (fault, runId, seq) => {
         this.#onFault(fault, runId, seq)
       },
-    })
+    }
+    this.#parser = createEventParser(sink, { redactor })
     this.#stderr = createLineReader(
       {
         line: (text, truncated) => {
           this.#onStderr(text, truncated)
         },
       },
-      { maxLineBytes: MAX_STDERR_LINE_BYTES },
+      { maxLineBytes: MAX_STDERR_LINE_BYTES, redactor },
     )
   }
 

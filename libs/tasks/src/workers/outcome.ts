@@ -70,7 +70,7 @@ export function outcomeOf(attempt: AttemptEnd): Outcome {
       if (code === 'START_LOST') return failed('START_FAILED', `${message} ${hint}`.trim(), 'unacknowledged')
       const isEngine = code === 'ENGINE_REFUSED' || code === 'PULL_FAILED' || code === 'GPU_UNAVAILABLE'
       return failed(
-        code === 'ENGINE_REFUSED' ? 'START_FAILED' : code,
+        code === 'ENGINE_REFUSED' || code === 'SECRET_UNAVAILABLE' ? 'START_FAILED' : code,
         `${message} ${hint}`.trim(),
         isEngine ? 'engine' : null,
       )

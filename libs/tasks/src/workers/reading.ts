@@ -1,8 +1,10 @@
+import { createRedactor, type Redactor } from '@gpu-service/event-parser'
 import type { ArtifactSource, Taken } from '../artifact-files.ts'
 import type { TaskEvent } from '../event.ts'
 import type { ArtifactId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { OutputStream, WorkerExit } from '../runner.ts'
+import type { Secret } from '../secrets.ts'
 import type { Worker } from '../worker.ts'
 import type { EventWriter } from './event-writer.ts'
 import { Interpreter, type WorkerSink } from './interpreter.ts'
@@ -46,6 +48,8 @@ export class Reading {
   readonly #interpreter: Interpreter
   /** What an earlier process began, while the events that it stored of it have not been read. */
   readonly #unread: Set<Run>
+  /** Hides the worker's secrets; read when its reading begins. */
+  #redactor: Redactor | null = null
   #recalling: Promise<void> | null = null
   #becameReady = false
   #isBehind = false
@@ -62,6 +66,7 @@ export class Reading {
       isPast: (runId) => options.isPast(runId) || !isFresh,
       isReady: worker.readyAt !== null,
       beforeFinish: () => (this.#unread.size === 0 ? null : () => this.recall()),
+      redactor: () => this.#redactor,
       eventSeq: worker.eventSeq ?? (worker.cursor.stdout === '' ? 0 : null),
       sink: {
         ...sink,
@@ -90,6 +95,12 @@ export class Reading {
     const { context, worker, writer, sink } = this.#options
     const { runner, detach, clock } = context
     const signal = AbortSignal.any([detach, writer.broken])
+    if (worker.spec.secrets.length > 0) {
+      const given = await this.#insist("read the worker's secrets", signal, () => runner.secrets(worker.name))
+      // What it says must not be read without them.
+      if (given === null) return DETACHED
+      this.#redactor = redactorOf(given.value)
+    }
     for await (const item of runner.output(worker.name, { after: writer.cursor, signal })) {
       switch (item.kind) {
         case 'data': {
@@ -201,4 +212,10 @@ export class Reading {
     const { context, worker } = this.#options
     return insist(context, what, { workerId: worker.id }, signal, action)
   }
+}
+
+function redactorOf(secrets: readonly Secret[]): Redactor | null {
+  return createRedactor(
+    secrets.map((secret) => ({ name: secret.name, text: Buffer.from(secret.reveal()).toString() })),
+  )
 }

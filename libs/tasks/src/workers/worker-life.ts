@@ -6,6 +6,7 @@ import type { ArtifactId, GpuId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { Logger } from '../logger.ts'
 import type { AssignedGpu, PullProgress, WorkerRunner, WorkerState } from '../runner.ts'
+import type { SecretSources } from '../secrets.ts'
 import type { TaskStore, WorkerPatch } from '../store.ts'
 import type { StopReason, Task, TaskRelease } from '../task.ts'
 import type { Worker } from '../worker.ts'
@@ -25,6 +26,7 @@ export interface WorkerContext {
   readonly store: TaskStore
   readonly runner: WorkerRunner
   readonly artifactFiles: ArtifactFiles
+  readonly secrets: SecretSources
   readonly feeds: Feeds
   readonly clock: Clock
   readonly logger: Logger

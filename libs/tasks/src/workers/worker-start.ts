@@ -8,6 +8,7 @@ import {
   type StartResult,
   type WorkerOrder,
 } from '../runner.ts'
+import { type Secret, secretSourceText } from '../secrets.ts'
 import type { Worker } from '../worker.ts'
 import type { Run } from './run.ts'
 import type { StopLadder } from './stop-ladder.ts'
@@ -104,7 +105,10 @@ export class WorkerStart {
     const { clock, store, detach, reachable } = context
     const [first] = worker.mode === 'SESSION' ? [] : runs()
     const { id: workerId, name, spec } = worker
-    const order: WorkerOrder = { name, workerId, spec, gpus, run: first?.order ?? null }
+    // Once: where the engine went away in the middle, only the same order may follow.
+    const secrets = await this.#readSecrets()
+    if (!Array.isArray(secrets)) return { kind: 'start-failed', failure: secrets }
+    const order: WorkerOrder = { name, workerId, spec, gpus, secrets, run: first?.order ?? null }
     const signal = AbortSignal.any([detach, ladder.unwanted])
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       if (detach.aborted) return DETACHED
@@ -122,6 +126,27 @@ export class WorkerStart {
       reachable(false, `${result.message} ${result.hint}`.trim())
       await delay(clock, waitMs, signal)
     }
+  }
+
+  /** The worker's secrets, or why it cannot have them. */
+  async #readSecrets(): Promise<Secret[] | StartFailure> {
+    const { context, worker } = this.#options
+    const read: Secret[] = []
+    for (const reference of worker.spec.secrets) {
+      const reading = await context.secrets.read(reference)
+      if (reading.status === 'refused') {
+        const { name } = reference
+        const source = secretSourceText(reference)
+        return {
+          status: 'failed',
+          code: 'SECRET_UNAVAILABLE',
+          message: `The secret ${name} of the preset ${worker.presetId} could not be read from ${source}: ${reading.message}`,
+          hint: `Mend the source, or change secrets.${name} in the presets file, and submit the task again.`,
+        }
+      }
+      read.push(reading.secret)
+    }
+    return read
   }
 
   /** An engine that went away in the middle may have started the worker; trying again under the same name finds it. */

@@ -71,6 +71,7 @@ const TABLE: readonly [what: string, Partial<AttemptEnd>, FailureCause, says: Re
   ['a pull that failed', { end: notStarted('PULL_FAILED') }, 'image_missing', /Do this/],
   ['no program', { end: notStarted('COMMAND_NOT_FOUND') }, 'command_missing', /Do this/],
   ['no local program', { end: notStarted('NO_LOCAL_COMMAND') }, 'command_missing', /Do this/],
+  ['a secret', { end: notStarted('SECRET_UNAVAILABLE') }, 'secret_unavailable', /Do this/],
   ['a refusal', { end: notStarted('ENGINE_REFUSED') }, 'engine_refused', /Do this/],
   [
     'a full disk at the start',

@@ -46,6 +46,7 @@ function stage({
     isPast: () => false,
     beforeFinish: () => null,
     isReady: mode === 'SESSION',
+    redactor: () => null,
     eventSeq,
   })
   return {
