@@ -1,4 +1,5 @@
 import type { SeenEvent, SeenTask } from './api.ts'
+import { marksOf } from './marks.ts'
 import type { Script } from './script.ts'
 import type { Excuses } from './story.ts'
 import type { DeedKind, Timeline } from './timeline.ts'
@@ -23,11 +24,13 @@ export function excusesOf(task: SeenTask, events: readonly SeenEvent[], timeline
   const deeds = new Set(own.map(({ kind }) => kind))
   return {
     engineKilled: deeds.has('engine killed'),
-    engineAwayAtEnd: task.attempts.some(({ attempt, finishedAt }) => {
-      // The last event is as old as the worker's end, which may have been found by a later service only.
-      const last = events.findLast((event) => event.attempt === attempt)
-      const at = last === undefined ? endOf(finishedAt) : Date.parse(last.at)
-      return timeline.during(at - AFTER_MS, at + AFTER_MS).some(({ kind }) => ENGINE_AWAY.includes(kind))
+    engineAwayAtEnd: task.attempts.some(({ attempt, startedAt, finishedAt }) => {
+      // The worker has ended somewhere between its last line and the attempt's last event; the service may have noted it later still.
+      const own = events.filter((event) => event.attempt === attempt)
+      const heardAt = own.findLast((event) => marksOf(event).length > 0)?.at ?? startedAt
+      const from = Date.parse(heardAt) - AFTER_MS
+      const to = endOf(own.at(-1)?.at ?? finishedAt) + AFTER_MS
+      return timeline.during(from, to).some(({ kind }) => ENGINE_AWAY.includes(kind))
     }),
     workerEnded: ENDED_BY_HAND.some((kind) => deeds.has(kind)),
     deeds,
