@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { relative } from 'node:path'
 import { makeExecutableSchema } from '@graphql-tools/schema'
 import { openArtifactFiles } from '@gpu-service/artifacts'
 import { createDockerRunner } from '@gpu-service/docker-runner'
@@ -18,7 +18,7 @@ import {
 } from '@gpu-service/tasks'
 import { v7 as uuidv7 } from 'uuid'
 import packageJson from '../package.json' with { type: 'json' }
-import type { Config } from './config.ts'
+import { artifactsFolderOf, databaseFileOf, type Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
@@ -98,7 +98,7 @@ async function start(
   const { dataDir, modelsDir, dockerHost } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   await mkdir(modelsDir, { recursive: true })
-  const databaseFile = config.databaseFile ?? join(dataDir, 'gpu-service.db')
+  const databaseFile = databaseFileOf(config)
   const store = own(await openTaskStore({ url: `file:${databaseFile}`, logger }))
   const presetsFile = config.presetsFile ?? files.presetsFile
   const presets = own(
@@ -108,7 +108,7 @@ async function start(
     await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
   )
   const artifacts = await openArtifactFiles({
-    folder: join(dataDir, 'artifacts'),
+    folder: artifactsFolderOf(config),
     maxBytes: MAX_ARTIFACT_BYTES,
   })
   const choice = chooseRunner({
