@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fsyncSync, openSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, rmSync } from 'node:fs'
 import Database from 'better-sqlite3'
 import { StoreError, toStoreError } from './store-error.ts'
 
@@ -16,7 +16,7 @@ export interface DatabaseCopy {
  * write-ahead log is not emptied before the copy is made. Holds up the calling process for as long as it takes.
  *
  * Throws `StoreError` DATABASE_MISSING, INVALID_WRITE where `target` is there already, DATABASE_CORRUPT where the copy is not sound, or another
- * one of its codes.
+ * one of its codes; there is no copy then.
  */
 export function copyDatabase(file: string, target: string): DatabaseCopy {
   if (!existsSync(file)) throw new StoreError('DATABASE_MISSING', `There is no database ${file}.`)
@@ -30,6 +30,7 @@ export function copyDatabase(file: string, target: string): DatabaseCopy {
     makeDurable(target)
     return copy
   } catch (error) {
+    rmSync(target, { force: true })
     throw toStoreError(error, `copying ${file}`)
   }
 }
@@ -42,8 +43,9 @@ function inspect(file: string): DatabaseCopy {
   return { artifactIds: copy.database.prepare<[], string>('SELECT id FROM Artifact').pluck().all() }
 }
 
+/** Not read-only: such a connection would leave the files of a write-ahead log behind, where the database has no other user. */
 function opened(file: string): Disposable & { readonly database: Database.Database } {
-  const database = new Database(file, { readonly: true, timeout: BUSY_TIMEOUT_MS })
+  const database = new Database(file, { fileMustExist: true, timeout: BUSY_TIMEOUT_MS })
   return {
     database,
     [Symbol.dispose]() {
