@@ -1,6 +1,4 @@
-#!/usr/bin/env node
 import { isAbsolute, join, relative, sep } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { ROOT } from './setup.mjs'
 
@@ -83,6 +81,3 @@ function thirdPartyStaysOutside(outdir) {
     },
   }
 }
-
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  console.log(`Built ${relative(process.cwd(), await buildApi())}`)

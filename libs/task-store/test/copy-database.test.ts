@@ -34,7 +34,7 @@ describe('a copy of the database', () => {
   })
 
   it('replaces nothing', async () => {
-    await using _store = await open(file)
+    await (await open(file))[Symbol.asyncDispose]()
     writeFileSync(target, 'something else')
     expect(() => copyDatabase(file, target)).toThrow(expect.objectContaining({ code: 'INVALID_WRITE' }))
     expect(readFileSync(target, 'utf8')).toBe('something else')
@@ -42,7 +42,13 @@ describe('a copy of the database', () => {
 
   it.each([
     ['that is not there', 'DATABASE_MISSING', () => undefined],
-    ['that is damaged', 'DATABASE_CORRUPT', (path: string) => writeFileSync(path, 'x'.repeat(8_192))],
+    [
+      'that is damaged',
+      'DATABASE_CORRUPT',
+      (path: string) => {
+        writeFileSync(path, 'x'.repeat(8_192))
+      },
+    ],
   ])('of one %s is not there either', (_which, code, make) => {
     make(file)
     expect(() => copyDatabase(file, target)).toThrow(expect.objectContaining({ code }))

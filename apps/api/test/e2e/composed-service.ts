@@ -77,6 +77,7 @@ export class ComposedService implements AsyncDisposable {
         HOME: process.env['HOME'],
         DOCKER_HOST: this.engine.dockerHost,
         DOCKER_SOCKET: this.engine.dockerHost.slice('unix://'.length),
+        DOCKER_ROOT: this.engine.dataRoot,
         DOCKER_GID: String(SOCKET_GROUP),
         GPU_SERVICE_IMAGE: SERVICE_IMAGE,
         DATA_DIR: this.pathOf('data'),

@@ -1,3 +1,4 @@
+import { statfsSync } from 'node:fs'
 import { readdir, writeFile } from 'node:fs/promises'
 import { privateEngineObstacle } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -34,7 +35,7 @@ describe.skipIf(privateEngineObstacle() !== null || compose === undefined)('the 
       return task
     }, WAIT)
 
-  test('becomes healthy, says that it is ready, and may do little', async () => {
+  test('becomes healthy, says that it is ready, sees what it needs, and may do little', async () => {
     await vi.waitFor(async () => {
       const { Health } = (await service.container.inspect()).State
       expect(Health?.Status, JSON.stringify(Health?.Log)).toBe('healthy')
@@ -46,6 +47,9 @@ describe.skipIf(privateEngineObstacle() !== null || compose === undefined)('the 
     expect(output).toMatch(/^CapEff:\s+0+\s*$/m)
     expect(output).toMatch(/^NoNewPrivs:\s+1\s*$/m)
     expect((await service.exec('touch', '/app/file')).output).toContain('Read-only file system')
+    const { dataRoot } = service.engine
+    const disk = await service.exec('stat', '-f', '-c', '%b', dataRoot)
+    expect(disk.output.trim()).toBe(String(statfsSync(dataRoot).blocks))
     const { HostConfig } = await service.container.inspect()
     expect(HostConfig.PortBindings).toEqual({ '4000/tcp': [{ HostIp: '127.0.0.1', HostPort: '4000' }] })
   })
