@@ -111,10 +111,10 @@ describe('a backup', () => {
     })
     expect(await backUp(join(folder, 'nowhere'), join(folder, 'empty'))).toMatchObject({
       exitCode: 1,
-      output: expect.stringContaining('There is no database') as string,
+      output: expect.stringContaining('nowhere is no data folder of a service') as string,
     })
     const damaged = join(folder, 'damaged')
-    await mkdir(damaged)
+    await mkdir(join(damaged, 'artifacts'), { recursive: true })
     await writeFile(join(damaged, 'gpu-service.db'), 'SQLite format 3\0'.padEnd(8_192, 'x'))
     expect(await backUp(damaged, join(folder, 'empty'))).toMatchObject({
       exitCode: 1,

@@ -1,11 +1,14 @@
+import { execFile } from 'node:child_process'
 import { statfsSync } from 'node:fs'
-import { readdir, writeFile } from 'node:fs/promises'
+import { readdir, rename, writeFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
 import { privateEngineObstacle } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { compose, ComposedService, type ComposedTask, SOCKET_GROUP } from './composed-service.ts'
 import { CONNECTED, countingScript, FINISHED, numbersTo, script } from './scripts.ts'
 import { FINAL } from './service.ts'
 
+const run = promisify(execFile)
 const LINES = 400
 const WAIT = { timeout: 40_000, interval: 250 }
 /** Where nobody has made it yet on this machine, the base image is made first. */
@@ -84,7 +87,7 @@ describe.skipIf(privateEngineObstacle() !== null || compose === undefined)('the 
     expect((await service.container.inspect()).RestartCount).toBe(1)
   })
 
-  test('is backed up from within, stopped in order, and made anew with its data', async () => {
+  test('is backed up from within, stops in order, and is made anew from its backup', async () => {
     const id = await service.submit('files', { input: { prompt: 'kept' } })
     await ended(id)
     const command = '/app/apps/api/dist/backup-command.js'
@@ -93,10 +96,17 @@ describe.skipIf(privateEngineObstacle() !== null || compose === undefined)('the 
     expect(backup.exitCode).toBe(0)
     expect((await readdir(service.pathOf('backup/first'))).sort()).toEqual(['artifacts', 'gpu-service.db'])
 
+    const later = await service.submit('files', { input: { prompt: 'lost' } })
+    await ended(later)
     await service.compose('stop')
     expect((await service.container.inspect()).State).toMatchObject({ Status: 'exited', ExitCode: 0 })
     await service.compose('down')
+    await rename(service.pathOf('data'), service.pathOf('data.before'))
+    await run('cp', ['-a', service.pathOf('backup/first'), service.pathOf('data')])
     await service.compose('up', '-d')
     expect(await ended(id)).toMatchObject({ status: 'COMPLETED', text: 'weights' })
+    await expect(service.task(later)).rejects.toThrow('there is no task')
+    const next = await service.submit('files', { input: { prompt: 'next' } })
+    expect(await ended(next)).toMatchObject({ status: 'COMPLETED' })
   })
 })
