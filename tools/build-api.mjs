@@ -1,8 +1,19 @@
-#!/usr/bin/env node
 import { isAbsolute, join, relative, sep } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { ROOT } from './setup.mjs'
+
+/** @type {import('esbuild').BuildOptions} */
+const SETTINGS = {
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  loader: { '.graphql': 'text' },
+  logLevel: 'error',
+}
+
+/** What looks for files of its own in its package's folder: it must lie in a `node_modules` above a standalone bundle. */
+export const BESIDE_STANDALONE = ['better-sqlite3', '@prisma/schema-engine-wasm']
 
 /**
  * Bundles the service: our own sources become one file, third-party packages are left where npm has put them.
@@ -16,17 +27,36 @@ export async function buildApi({
   await build({
     entryPoints: [entry],
     outfile,
-    bundle: true,
-    platform: 'node',
-    target: 'node20',
-    format: 'esm',
     sourcemap: true,
-    loader: { '.graphql': 'text' },
     plugins: [thirdPartyStaysOutside(join(outfile, '..'))],
-    logLevel: 'error',
+    ...SETTINGS,
   })
   return outfile
 }
+
+/**
+ * Bundles the service's programs with all that they use, for a machine without `node_modules` but for `BESIDE_STANDALONE`.
+ * @param {{ outdir: string }} options It must lie three folders below what takes the place of the repository's root there.
+ */
+export async function buildStandalone({ outdir }) {
+  await build({
+    entryPoints: ['main', 'healthcheck', 'backup-command'].map((name) =>
+      join(ROOT, `apps/api/src/${name}.ts`),
+    ),
+    outdir,
+    splitting: true,
+    // What fastify's `inject` needs, which is for tests.
+    external: [...BESIDE_STANDALONE, 'light-my-request', 'cpu-features', '*.node'],
+    banner: { js: COMMONJS_NAMES },
+    ...SETTINGS,
+  })
+}
+
+/** Of what packages in CommonJS form expect to be there, the names that an ES module lacks. */
+const COMMONJS_NAMES = `import { createRequire as createRequireOfBundle } from 'node:module'
+const require = createRequireOfBundle(import.meta.url)
+const __dirname = import.meta.dirname
+const __filename = import.meta.filename`
 
 /**
  * A package that the bundle's folder finds under the same path keeps its name. One that npm has nested below the library that asks for
@@ -51,6 +81,3 @@ function thirdPartyStaysOutside(outdir) {
     },
   }
 }
-
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  console.log(`Built ${relative(process.cwd(), await buildApi())}`)

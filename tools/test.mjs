@@ -53,8 +53,8 @@ async function checkEverything(totals, vitestArgs) {
     if (engine !== null)
       console.log(`Docker engine: ${engine.private ? 'started for the tests' : engine.dockerHost}`)
     // The engine works while the static checks compute.
-    const { BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE } = testEngine
-    const images = makeImages(engine, [BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE])
+    const { BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, NODE_IMAGE, SESSION_WORKER_IMAGE } = testEngine
+    const images = makeImages(engine, [BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE, NODE_IMAGE])
     if (vitestArgs.length === 0) {
       for (const [name, program, ...args] of STATIC_CHECKS) await staticCheck(totals, name, program, args)
     }

@@ -5,7 +5,7 @@ import { makeBaseImage } from './images.mjs'
 import { BASE_IMAGES } from './recipes.mjs'
 import { RootfsError } from './rootfs.mjs'
 
-const USAGE = `Makes the workers' base images from Debian packages, for a Docker engine that can reach no image registry.
+const USAGE = `Makes the base images of the workers and of the service from Debian packages, for a Docker engine that can reach no image registry.
 
   npm run base-images                     makes those that are missing: ${Object.keys(BASE_IMAGES).join(', ')}
   npm run base-images -- IMAGE            makes only this one

@@ -88,12 +88,12 @@ export async function pullImage(docker, image, { quietMs = 20_000 } = {}) {
 /**
  * Builds an image from a folder that holds a Dockerfile, as `docker build --network none` does.
  * @param {DockerEngine} docker
- * @param {{ folder: string, files: readonly string[], image: string }} source
+ * @param {{ folder: string, files: readonly string[], image: string, buildArgs?: Readonly<Record<string, string>> }} source
  */
-export async function buildImage(docker, { folder, files, image }) {
+export async function buildImage(docker, { folder, files, image, buildArgs = {} }) {
   const response = await docker.buildImage(
     { context: folder, src: ['Dockerfile', ...files] },
-    { t: image, networkmode: 'none', forcerm: true },
+    { t: image, networkmode: 'none', forcerm: true, buildargs: buildArgs },
   )
   await readProgress(response)
 }

@@ -45,7 +45,13 @@ export async function ensureWorkerImage(docker, { folder, image, log }) {
   log(`${image}: built in ${((performance.now() - started) / 1000).toFixed(1)} s`)
 }
 
-async function ensureBaseImage(docker, base, log) {
+/**
+ * Pulls a base image where it is missing, or makes it from Debian packages where it cannot be pulled.
+ * @param {import('dockerode')} docker
+ * @param {string} base
+ * @param {Log} log
+ */
+export async function ensureBaseImage(docker, base, log) {
   if (await hasImage(docker, base)) return
   try {
     log(`${base}: pulling`)

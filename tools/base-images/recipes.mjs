@@ -16,4 +16,13 @@ export const BASE_IMAGES = {
       'CMD ["python3"]',
     ],
   },
+  'node:20-trixie-slim': {
+    // Debian 13's nodejs is 20.19.
+    rootfs: { release: 'trixie', packages: ['nodejs', 'ca-certificates'], links: {} },
+    changes: [
+      'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin',
+      'ENV LANG=C.UTF-8',
+      'CMD ["node"]',
+    ],
+  },
 }

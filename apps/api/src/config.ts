@@ -52,6 +52,16 @@ export interface Config {
   readonly secretEnvPrefix: string
 }
 
+/** The database's file. */
+export function databaseFileOf({ dataDir, databaseFile }: Pick<Config, 'dataDir' | 'databaseFile'>): string {
+  return databaseFile ?? join(dataDir, 'gpu-service.db')
+}
+
+/** Where the artifacts' files are. */
+export function artifactsFolderOf({ dataDir }: Pick<Config, 'dataDir'>): string {
+  return join(dataDir, 'artifacts')
+}
+
 /** What is wrong with one variable. */
 export interface ConfigProblem {
   readonly name: string

@@ -6,7 +6,7 @@ import { openTaskStore } from '@gpu-service/task-store'
 import { ROLES, type ApiKey, type PresetId, type Role } from '@gpu-service/tasks'
 import { openKeyRing } from './access/key-ring.ts'
 import { problemOfNewKey } from './access/new-key.ts'
-import { describeProblems, readConfig, type Environment } from './config.ts'
+import { databaseFileOf, describeProblems, readConfig, type Environment } from './config.ts'
 import { createLogger } from './log.ts'
 import { LOCAL_SOCKET } from './start.ts'
 import { systemClock } from './system-clock.ts'
@@ -58,10 +58,9 @@ export async function keysCommand(args: readonly string[], env: Environment): Pr
     process.stderr.write(`${describeProblems(read.problems)}\n`)
     return 78
   }
-  const { dataDir, databaseFile } = read.config
+  const { dataDir } = read.config
   await using keeper =
-    (await runningService(join(dataDir, LOCAL_SOCKET))) ??
-    (await stoppedService(databaseFile ?? join(dataDir, 'gpu-service.db')))
+    (await runningService(join(dataDir, LOCAL_SOCKET))) ?? (await stoppedService(databaseFileOf(read.config)))
   switch (asked.command) {
     case 'create':
       process.stdout.write(`${await keeper.create(asked.key)}\n`)

@@ -22,7 +22,7 @@ import packageJson from '../package.json' with { type: 'json' }
 import { createAuthenticator } from './access/authenticator.ts'
 import { firstKeyOf } from './access/first-key.ts'
 import { openKeyRing } from './access/key-ring.ts'
-import type { Config } from './config.ts'
+import { artifactsFolderOf, databaseFileOf, type Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
@@ -107,7 +107,7 @@ async function start(
   const { dataDir, modelsDir, dockerHost } = config
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   await mkdir(modelsDir, { recursive: true })
-  const databaseFile = config.databaseFile ?? join(dataDir, 'gpu-service.db')
+  const databaseFile = databaseFileOf(config)
   const store = own(await openTaskStore({ url: `file:${databaseFile}`, logger }))
   const keys = own(await openKeyRing(store, systemClock, logger))
   const firstKey = await firstKeyOf(keys, config)
@@ -121,7 +121,7 @@ async function start(
     await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
   )
   const artifacts = await openArtifactFiles({
-    folder: join(dataDir, 'artifacts'),
+    folder: artifactsFolderOf(config),
     maxBytes: MAX_ARTIFACT_BYTES,
   })
   const choice = chooseRunner({

@@ -5,7 +5,8 @@ import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
 
-const PARTIAL = '.partial'
+/** Ends the name of a file that is not whole yet. */
+export const PARTIAL = '.partial'
 /** Files that are asked about at once. */
 const STRAYS = 500
 

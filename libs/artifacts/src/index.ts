@@ -1,1 +1,2 @@
 export { openArtifactFiles, type ArtifactFolder } from './artifact-files.ts'
+export { artifactsWithoutFile, copyArtifactFiles } from './copy-files.ts'

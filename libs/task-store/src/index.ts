@@ -1,2 +1,3 @@
+export { copyDatabase, type DatabaseCopy } from './copy-database.ts'
 export { openTaskStore, type TaskStoreOptions } from './open-task-store.ts'
 export { isOutage, StoreError, type StoreErrorCode } from './store-error.ts'

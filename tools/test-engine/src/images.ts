@@ -17,6 +17,10 @@ export const BASE_IMAGE = 'python:3.11-slim'
 export const LOADING_WORKER_IMAGE = 'loading-worker:latest'
 export const SESSION_WORKER_IMAGE = 'session-worker:latest'
 export const CHAOS_WORKER_IMAGE = 'chaos-worker:latest'
+/** What the service's image is made from. */
+export const NODE_IMAGE = 'node:20-trixie-slim'
+/** The service itself, bundled anew. */
+export const SERVICE_IMAGE = 'gpu-service:test'
 
 /** The worker packages that tests use. */
 const WORKER_FOLDERS = {
@@ -25,7 +29,12 @@ const WORKER_FOLDERS = {
   [CHAOS_WORKER_IMAGE]: 'workers/test/chaos-worker',
 } as const
 
-export type TestImage = typeof BUSYBOX_IMAGE | typeof BASE_IMAGE | keyof typeof WORKER_FOLDERS
+export type TestImage =
+  | typeof BUSYBOX_IMAGE
+  | typeof BASE_IMAGE
+  | typeof NODE_IMAGE
+  | typeof SERVICE_IMAGE
+  | keyof typeof WORKER_FOLDERS
 
 /** Makes an image on the engine where it is missing; one that is there is left alone. */
 export async function ensureTestImage(dockerHost: string, image: TestImage): Promise<void> {
@@ -35,12 +44,17 @@ export async function ensureTestImage(dockerHost: string, image: TestImage): Pro
       await makeBusybox(dockerHost)
       return
     case BASE_IMAGE:
-      await runTool(dockerHost, ['base-images.mjs', BASE_IMAGE])
+    case NODE_IMAGE:
+      await runTool(dockerHost, ['base-images/base-images.mjs', image])
+      return
+    case SERVICE_IMAGE:
+      await ensureTestImage(dockerHost, NODE_IMAGE)
+      await runTool(dockerHost, ['image.mjs', SERVICE_IMAGE], { NODE_IMAGE })
       return
     case LOADING_WORKER_IMAGE:
     case SESSION_WORKER_IMAGE:
     case CHAOS_WORKER_IMAGE:
-      await runTool(dockerHost, ['worker-image.mjs', join(ROOT, WORKER_FOLDERS[image]), image])
+      await runTool(dockerHost, ['base-images/worker-image.mjs', join(ROOT, WORKER_FOLDERS[image]), image])
   }
 }
 
@@ -49,9 +63,13 @@ async function hasImage(dockerHost: string, image: string): Promise<boolean> {
   return images.length > 0
 }
 
-async function runTool(dockerHost: string, [script = '', ...args]: readonly string[]): Promise<void> {
-  const env = { ...process.env, DOCKER_HOST: dockerHost }
-  await run(process.execPath, [join(ROOT, 'tools/base-images', script), ...args], { env })
+async function runTool(
+  dockerHost: string,
+  [script = '', ...args]: readonly string[],
+  more: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const env = { ...process.env, DOCKER_HOST: dockerHost, ...more }
+  await run(process.execPath, [join(ROOT, 'tools', script), ...args], { env })
 }
 
 /** From Debian's `busybox-static` where it is installed; else the base image gets the name, which has the same programs and more. */

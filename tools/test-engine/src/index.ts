@@ -5,6 +5,8 @@ export {
   BUSYBOX_IMAGE,
   CHAOS_WORKER_IMAGE,
   LOADING_WORKER_IMAGE,
+  NODE_IMAGE,
+  SERVICE_IMAGE,
   SESSION_WORKER_IMAGE,
   type TestImage,
   ensureTestImage,

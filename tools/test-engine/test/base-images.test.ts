@@ -28,7 +28,7 @@ describe.skipIf(privateEngineObstacle() !== null)('base-images', { timeout: 60_0
     const [repo = '', tag = ''] = BASE_IMAGE.split(':')
     await present.tag({ repo, tag })
 
-    const { status, stdout } = makeBaseImages(engine.dockerHost)
+    const { status, stdout } = makeBaseImages(engine.dockerHost, [BASE_IMAGE])
     expect(stdout).toContain(`${BASE_IMAGE}: is there already`)
     expect(status).toBe(0)
     expect((await docker.getImage(BASE_IMAGE).inspect()).Id).toBe((await present.inspect()).Id)

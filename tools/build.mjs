@@ -1,0 +1,15 @@
+// npm run build: apps/api/dist/main.js, the service as a machine runs it that starts it by itself.
+import { prepare, SetupError } from './setup.mjs'
+
+async function main() {
+  await prepare()
+  const [{ buildApi }, { stop }] = await Promise.all([import('./build-api.mjs'), import('esbuild')])
+  console.log(`Built ${await buildApi()}`)
+  await stop()
+}
+
+main().catch((error) => {
+  if (!(error instanceof SetupError)) throw error
+  console.error(error.message)
+  process.exitCode = 1
+})
