@@ -59,7 +59,7 @@ describe.skipIf(privateEngineObstacle() !== null || compose === undefined)('the 
 
   test('serves nobody without a key, and makes one for who is on its machine', async () => {
     const ask = (key: string): string =>
-      `fetch('http://127.0.0.1:4000/graphql?query={viewer{role}}', { headers: { authorization: 'Bearer ${key}' } }).then((response) => response.text()).then(console.log)`
+      `fetch('http://127.0.0.1:4000/graphql?query={viewer{role}}', { headers: { authorization: 'Bearer ${key}', 'apollo-require-preflight': 'yes' } }).then((response) => response.text()).then(console.log)`
     expect((await service.exec('node', '-e', ask('none'))).output).toContain('UNAUTHENTICATED')
     const command = ['node', '/app/apps/api/dist/main.js', 'keys', 'create', '--name', 'x', '--role', 'read']
     const [key = ''] = /\bgpu_\w+/.exec((await service.exec(...command)).output) ?? []
