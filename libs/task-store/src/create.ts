@@ -1,17 +1,19 @@
-import type { CreatedTask, CreateResult, NewTask, WorkerSpec } from '@gpu-service/tasks'
+import type { Actor, CreatedTask, CreateResult, NewAuditEntry, NewTask, WorkerSpec } from '@gpu-service/tasks'
 import { insertEvents } from './chunk.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 import { type TaskRow, toTask } from './rows.ts'
 import { inBatches, insert, plain } from './statements.ts'
+import type { Change } from './writer.ts'
 
 /**
  * Writes new tasks. Keys that were seen are looked for before anything is written, so that nothing has to be taken back: no other
  * transaction comes between.
  */
 export async function createTasks(
-  transaction: Transaction,
+  transaction: Change,
   tasks: readonly NewTask[],
+  by: Actor,
 ): Promise<CreateResult> {
   const submitted = await submittedBefore(transaction, tasks)
   const written: NewTask[] = []
@@ -39,7 +41,16 @@ export async function createTasks(
       ],
     })),
   )
+  for (const task of written) transaction.record(submission(task, by))
   return { status: 'created', tasks: results }
+}
+
+function submission({ id, presetId, owner, retryOf }: NewTask, actor: Actor): NewAuditEntry {
+  return {
+    ...{ actor, action: retryOf === null ? 'task.submit' : 'task.retry', target: { kind: 'task', id } },
+    ...{ result: 'OK', status: 'QUEUED', reason: null },
+    details: { presetId, owner, ...(retryOf !== null && { retryOf }) },
+  }
 }
 
 /** The tasks that their owners have submitted under the keys of these. */
