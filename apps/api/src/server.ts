@@ -158,7 +158,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
 
   const execute = fastifyApolloHandler(apollo, {
-    context: (_request, reply) => Promise.resolve(createContext({ signal: hangUpOf(reply) })),
+    context: ({ socket }, reply) =>
+      Promise.resolve(createContext({ signal: hangUpOf(reply), address: socket.remoteAddress ?? null })),
   })
   app.route({
     method: ['GET', 'POST'],

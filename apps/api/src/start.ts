@@ -9,6 +9,7 @@ import { openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
+  LOCAL,
   openDispatcher,
   type ArtifactId,
   type DispatcherOptions,
@@ -20,6 +21,7 @@ import { v7 as uuidv7 } from 'uuid'
 import packageJson from '../package.json' with { type: 'json' }
 import type { Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
+import type { ContextRequest } from './graphql/operations.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
 import { diskCheck } from './disk-space.ts'
@@ -157,7 +159,12 @@ async function start(
     startedAt: systemClock.now(),
     runner: choice.kind,
   }
-  const context: Context = { dispatcher, store: ports.store, presets, gpus, service, owner: 'local' }
+  // Everybody who reaches the address is the local program, from wherever it asks.
+  const { kind, id, name, owner } = LOCAL
+  const createContext = ({ signal, address }: ContextRequest): Context => ({
+    ...{ dispatcher, store: ports.store, presets, gpus, service },
+    ...{ owner, actor: { kind, id, name, address }, signal },
+  })
   let stopping = false
   const server = own(
     await startServer({
@@ -165,7 +172,7 @@ async function start(
       schema: makeExecutableSchema({ typeDefs, resolvers }),
       // What an event says depends on nothing but the event: its many readers share the work of answering.
       sharedSubscriptions: new Set(['taskEvents']),
-      createContext: () => context,
+      createContext,
       artifacts: {
         async open(id) {
           const row = await store.artifact(id as ArtifactId)

@@ -47,6 +47,7 @@ test('has a default for everything', () => {
       maxAgeMs: 2_592_000_000,
       maxArtifactBytes: 20 * 1024 ** 3,
       maxDatabaseBytes: 10 * 1024 ** 3,
+      maxAuditAgeMs: null,
     },
     gpuSampleMs: 5_000,
     allowedOrigins: [],
@@ -96,7 +97,9 @@ test('reads every setting from the environment', () => {
     maxWorkers: 20,
     maxPassMs: 0,
     housekeepingMs: 2_500,
-    retention: { maxAgeMs: 43_200_000, maxArtifactBytes: null, maxDatabaseBytes: null },
+    retention: {
+      ...{ maxAgeMs: 43_200_000, maxArtifactBytes: null, maxDatabaseBytes: null, maxAuditAgeMs: 31_536_000_000 },
+    },
     gpuSampleMs: 250,
     allowedOrigins: ['https://console.example', 'http://localhost:5173'],
     allowedHosts: ['gpu.example', '[fd00::1]'],

@@ -1,9 +1,9 @@
 import {
+  auditDetails,
   type Actor,
   type AuditEntry,
   type AuditHead,
   type AuditTarget,
-  canonicalJson,
   type TextMap,
 } from '@gpu-service/tasks'
 import type { Transaction } from './connection.ts'
@@ -46,17 +46,13 @@ export function toAuditEntry(row: AuditRow): AuditEntry {
   }
 }
 
-export function textsOf(details: TextMap): string {
-  return canonicalJson(details)
-}
-
 const texts = recordOf(text)
 
 function toTexts(column: string): TextMap {
   try {
     const value: unknown = JSON.parse(column)
     // What is written otherwise than by this program is no entry of it, though it may read as one.
-    if (texts(value) && textsOf(value) === column) return value
+    if (texts(value) && auditDetails(value) === column) return value
   } catch {
     // As below.
   }

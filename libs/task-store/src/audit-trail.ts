@@ -1,5 +1,11 @@
-import { auditHash, type AuditEntry, type AuditHead, type NewAuditEntry } from '@gpu-service/tasks'
-import { readAnchor, textsOf } from './audit-rows.ts'
+import {
+  auditDetails,
+  auditHash,
+  type AuditEntry,
+  type AuditHead,
+  type NewAuditEntry,
+} from '@gpu-service/tasks'
+import { readAnchor } from './audit-rows.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 import { insert, plain } from './statements.ts'
@@ -65,10 +71,13 @@ function trimmed(entry: NewAuditEntry): NewAuditEntry {
   }
 }
 
+/** Most texts are. */
+const PLAIN = /^[ -~]{0,1000}$/
+
 function held(text: string): string
 function held(text: string | null): string | null
 function held(text: string | null): string | null {
-  return plain(text === null ? null : text.slice(0, MAX_TEXT))
+  return text === null || PLAIN.test(text) ? text : plain(text.slice(0, MAX_TEXT))
 }
 
 function columnsOf({ seq, at, actor, action, target, result, status, reason, details, hash }: AuditEntry) {
@@ -82,6 +91,6 @@ function columnsOf({ seq, at, actor, action, target, result, status, reason, det
       actorAddress: actor.address,
     },
     ...{ action, targetKind: target.kind, targetId: target.id, result, status, reason },
-    ...{ details: textsOf(details), hash },
+    ...{ details: auditDetails(details), hash },
   }
 }

@@ -1,9 +1,15 @@
-import { createHash } from 'node:crypto'
+import { hash as hashOf } from 'node:crypto'
 import type { AuditEntry, AuditFault, AuditHead, AuditVerification } from './audit.ts'
-import { canonicalJson } from './json.ts'
+import type { TextMap } from './json.ts'
 
 /** Before the first entry. */
 export const AUDIT_START: AuditHead = { seq: 0, hash: '0'.repeat(64) }
+
+/** Reads `<seq>:<hash>`; `null`: the text is not of this form. */
+export function parseAuditHead(text: string): AuditHead | null {
+  const [, seq, hash] = /^(\d{1,15}):([0-9a-f]{64})$/.exec(text) ?? []
+  return seq === undefined || hash === undefined ? null : { seq: Number(seq), hash }
+}
 
 /** The action of the entry that tells of a removal at the front; its details are the anchor that the removal left: `seq` and `hash`. */
 export const AUDIT_REMOVED = 'audit.remove'
@@ -19,11 +25,17 @@ export const AUDIT_REMOVED = 'audit.remove'
  */
 export function auditHash(entry: Omit<AuditEntry, 'hash'>): string {
   const { seq, at, actor, action, target, result, status, reason, details, previousHash } = entry
-  const text = canonicalJson([
+  const fields = JSON.stringify([
     ...[seq, at, actor.kind, actor.id, actor.name, actor.address],
-    ...[action, target.kind, target.id, result, status, reason, details],
+    ...[action, target.kind, target.id, result, status, reason],
   ])
-  return createHash('sha256').update(`${previousHash}\n${text}`).digest('hex')
+  // Put together from texts: every change of a task's state waits for this.
+  return hashOf('sha256', `${previousHash}\n${fields.slice(0, -1)},${auditDetails(details)}]`)
+}
+
+/** As they are hashed, and stored. */
+export function auditDetails(details: TextMap): string {
+  return JSON.stringify(details, Object.keys(details).sort())
 }
 
 /** Follows the chain of a log, entry by entry. */

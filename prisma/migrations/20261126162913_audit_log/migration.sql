@@ -1,6 +1,6 @@
 -- CreateTable
 CREATE TABLE "AuditEntry" (
-    "seq" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    "seq" INTEGER NOT NULL PRIMARY KEY,
     "at" BIGINT NOT NULL,
     "actorKind" TEXT NOT NULL,
     "actorId" TEXT,

@@ -1,4 +1,4 @@
-import type { Dispatcher, GpuInventory, PresetCatalog, TaskStore } from '@gpu-service/tasks'
+import type { Actor, Dispatcher, GpuInventory, PresetCatalog, TaskStore } from '@gpu-service/tasks'
 
 /** What this process is and runs with, as `Query.service` tells it. */
 export interface ServiceInfo {
@@ -19,4 +19,8 @@ export interface Context {
   readonly service: ServiceInfo
   /** On whose behalf the operation runs; it owns the tasks that it submits. */
   readonly owner: string
+  /** Who asks, as the audit log keeps it. */
+  readonly actor: Actor
+  /** Fires when nobody waits for the answer any more. */
+  readonly signal: AbortSignal
 }

@@ -15,6 +15,8 @@ import { createResultMemo } from './result-memo.ts'
 export interface ContextRequest {
   /** Fires when nobody waits for the answer any more. */
   readonly signal: AbortSignal
+  /** Of the client; `null`: it has hung up already. */
+  readonly address: string | null
 }
 
 /**
@@ -27,7 +29,11 @@ export interface Results extends AsyncIterableIterator<string, undefined> {
 
 /** Runs admitted operations on behalf of the streaming transports. */
 export interface Operations {
-  run(admitted: Admitted, variables: Readonly<Record<string, unknown>> | null | undefined): Results
+  run(
+    admitted: Admitted,
+    variables: Readonly<Record<string, unknown>> | null | undefined,
+    address: string | null,
+  ): Results
 }
 
 export interface OperationsOptions {
@@ -65,14 +71,14 @@ export function createOperations(options: OperationsOptions): Operations {
   }
 
   return {
-    run({ document, operation, shareKey }, variables) {
+    run({ document, operation, shareKey }, variables, address) {
       const ended = new AbortController()
       const call = (signal: AbortSignal): ExecutionArgs => ({
         schema,
         document,
         operationName: operation.name?.value,
         variableValues: variables,
-        contextValue: createContext({ signal }),
+        contextValue: createContext({ signal, address }),
       })
       if (operation.operation !== OperationTypeNode.SUBSCRIPTION) {
         return results(ended, () => one(() => executed(call(ended.signal))))

@@ -1,3 +1,5 @@
+import { audited } from './audited.ts'
+import { AuditEntry, auditQueries, AuditVerification } from './audit.ts'
 import { enums } from './enums.ts'
 import type { Resolvers } from './generated/resolvers.ts'
 import { Gpu, gpuMutations, GpuProcess, gpuQueries, gpuSubscriptions } from './gpu.ts'
@@ -26,8 +28,9 @@ export const resolvers = {
     ...submissionQueries,
     ...gpuQueries,
     ...workerQueries,
+    ...auditQueries,
   },
-  Mutation: { ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations },
+  Mutation: audited({ ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations }),
   Subscription: { ...taskSubscriptions, ...gpuSubscriptions, ...workerSubscriptions },
   Service,
   Preset,
@@ -36,6 +39,8 @@ export const resolvers = {
   TaskConnection,
   StartEstimate,
   ...taskEventTypes,
+  AuditEntry,
+  AuditVerification,
   Gpu,
   GpuProcess,
   Worker,

@@ -19,44 +19,44 @@ export const submissionQueries = {
 } satisfies QueryResolvers
 
 export const taskMutations = {
-  async submitTask(_parent, { input }, { dispatcher, owner }) {
+  async submitTask(_parent, { input }, { dispatcher, owner, actor }) {
     const parsed = parseSubmission(input, owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues)
-    return submittedOne(await dispatcher.submit([parsed.request]), input.presetId)
+    return submittedOne(await dispatcher.submit([parsed.request], actor), input.presetId)
   },
-  async submitTasks(_parent, { inputs }, { dispatcher, owner }) {
+  async submitTasks(_parent, { inputs }, { dispatcher, owner, actor }) {
     if (inputs.length < 1 || inputs.length > MAX_INPUTS) {
       throw refusal('BAD_USER_INPUT', `inputs must hold 1 to ${MAX_INPUTS} tasks, not ${inputs.length}.`)
     }
     const parsed = parseSubmissions(inputs, owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues, parsed.index)
-    const result = await dispatcher.submit(parsed.requests)
+    const result = await dispatcher.submit(parsed.requests, actor)
     return result.status === 'submitted'
       ? { __typename: 'SubmitTasksSuccess', tasks: result.tasks }
       : submitProblem(result, inputs[result.index]?.presetId ?? '', result.index)
   },
-  async retryTask(_parent, { id }, { dispatcher, store, owner }) {
-    const result = await dispatcher.retry(id as TaskId, owner)
+  async retryTask(_parent, { id }, { dispatcher, store, owner, actor }) {
+    const result = await dispatcher.retry(id as TaskId, owner, actor)
     if (result === null) return unknownTaskProblem(id)
     const presetId =
       result.status === 'unknown-preset' ? ((await store.task(id as TaskId))?.presetId ?? '') : ''
     return submittedOne(result, presetId)
   },
-  async deleteTask(_parent, { id }, { dispatcher }) {
-    const result = await dispatcher.deleteTask(id as TaskId)
+  async deleteTask(_parent, { id }, { dispatcher, actor }) {
+    const result = await dispatcher.deleteTask(id as TaskId, actor)
     if (result === null) return unknownTaskProblem(id)
     return result.status === 'deleted' ? { __typename: 'DeleteTaskSuccess', id } : refusedProblem(result)
   },
-  async cancelTask(_parent, { id, reason }, { dispatcher }) {
-    const task = await dispatcher.cancel(id as TaskId, reason ?? null)
+  async cancelTask(_parent, { id, reason }, { dispatcher, actor }) {
+    const task = await dispatcher.cancel(id as TaskId, reason ?? null, actor)
     return task === null ? unknownTaskProblem(id) : { __typename: 'CancelTaskSuccess', task }
   },
-  async cancelTasks(_parent, { filter, reason }, { dispatcher }) {
+  async cancelTasks(_parent, { filter, reason }, { dispatcher, actor }) {
     const parsed = parseFilter(filter)
     if (Object.keys(parsed).length === 0) {
       throw refusal('BAD_USER_INPUT', 'filter must say which tasks are meant; it says nothing.')
     }
-    const tasks = await searching(dispatcher.cancelMatching(parsed, reason ?? null))
+    const tasks = await searching(dispatcher.cancelMatching(parsed, reason ?? null, actor))
     return { count: tasks.length, ids: tasks.map(({ id }) => id) }
   },
 } satisfies MutationResolvers

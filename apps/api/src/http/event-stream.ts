@@ -48,7 +48,7 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
     response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8', connection: 'close' })
     // Some browsers take the response for open only when something has come.
     response.write(COMMENT)
-    const results = resultsOf(parsed, request.method)
+    const results = resultsOf(parsed, request)
     if ('refused' in results) response.end(nextEvent(errorText(results.refused)) + COMPLETE_EVENT)
     else void send(response, results)
     return reply
@@ -57,14 +57,14 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
   /** What is refused is told on the stream too: a browser's EventSource can read nothing else. */
   function resultsOf(
     parsed: GateRequest,
-    method: string,
+    { method, socket }: FastifyRequest,
   ): Results | { readonly refused: readonly unknown[] } {
     const admission = gate.admit(parsed)
     if (admission.status === 'refused') return { refused: admission.errors }
     if (method === 'GET' && admission.operation.operation === OperationTypeNode.MUTATION) {
       return { refused: [refusal('BAD_REQUEST', 'A mutation needs a POST.')] }
     }
-    return operations.run(admission, parsed.variables)
+    return operations.run(admission, parsed.variables, socket.remoteAddress ?? null)
   }
 
   async function send(response: ServerResponse, results: Results): Promise<void> {

@@ -36,6 +36,12 @@ export interface Sockets {
 /** A client that has this much waiting for it is not listened to until it has read. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 
+interface Client {
+  readonly socket: WebSocket
+  /** `null`: it has hung up already. */
+  readonly address: string | null
+}
+
 /**
  * Serves operations over WebSockets at `/graphql`, by the protocol graphql-transport-ws. A client that reads slowly is waited for: no
  * result is made for a subscription while its last one is not on its way.
@@ -49,7 +55,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
     perMessageDeflate: false,
     handleProtocols,
   })
-  const protocol = makeServer<Record<string, unknown> | undefined, WebSocket>({
+  const protocol = makeServer<Record<string, unknown> | undefined, Client>({
     connectionInitWaitTimeout: options.initTimeoutMs,
     onSubscribe(context, id, { query, operationName, variables }) {
       if (Object.keys(context.subscriptions).length > options.maxOperations) {
@@ -59,7 +65,11 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       const admission = gate.admit({ query, operationName, variables })
       if (admission.status === 'refused') return admission.errors
       const { document, operation } = admission
-      const delivery = new Delivery(context.extra, id, operations.run(admission, variables))
+      const delivery = new Delivery(
+        context.extra.socket,
+        id,
+        operations.run(admission, variables, context.extra.address),
+      )
       return { schema, document, operationName: operation.name?.value, contextValue: delivery }
     },
     subscribe: deliver,
@@ -90,7 +100,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       : null
   }
 
-  function accept(socket: WebSocket): void {
+  function accept(socket: WebSocket, request: IncomingMessage): void {
     socket.on('error', (error) => {
       logger.debug({ err: error }, 'A WebSocket broke.')
     })
@@ -111,7 +121,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
           })
         },
       },
-      socket,
+      { socket, address: request.socket.remoteAddress ?? null },
     )
     let alive = true
     const keepAlive = setInterval(() => {

@@ -9,7 +9,9 @@ import { eventually, NO_GPU, oneOff, Stage, turns } from './stage.ts'
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const DAY = 24 * HOUR
-const NONE: RetentionLimits = { maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null }
+const NONE: RetentionLimits = {
+  ...{ maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null, maxAuditAgeMs: null },
+}
 
 let root: string
 let artifactFiles: ArtifactFolder
