@@ -10,6 +10,7 @@ import { type ContextRequest, createOperations } from './graphql/operations.ts'
 import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
 import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
 import { watchIdleConnections } from './http/connections.ts'
+import { type ExportOptions, serveExports } from './http/exports.ts'
 import { serveEventStreams } from './http/event-stream.ts'
 import { parseGraphqlRequest, sendErrors } from './http/graphql-request.ts'
 import { type Health, serveHealth } from './http/health.ts'
@@ -53,6 +54,7 @@ export interface ServerOptions {
   readonly sharedSubscriptions?: ReadonlySet<string>
   readonly createContext: (request: ContextRequest) => object
   readonly artifacts: Artifacts
+  readonly exports: ExportOptions
   readonly health: () => Promise<Health>
   readonly logger: Logger
   /** Whether clients may ask for the schema; unless given, where only this machine can reach the server. */
@@ -187,6 +189,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
   const streams = serveEventStreams(app, { gate, operations, formatError, ...limits })
   serveArtifacts(app, options.artifacts)
+  serveExports(app, options.exports)
   serveHealth(app, options.health)
   const sockets = serveSockets(app.server, {
     schema,

@@ -25,6 +25,7 @@ import type { ContextRequest } from './graphql/operations.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
 import { diskCheck } from './disk-space.ts'
+import { openSigningKey } from './export/signing-key.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
@@ -109,6 +110,7 @@ async function start(
   const gpus = own(
     await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
   )
+  const signingKey = await openSigningKey(dataDir)
   const artifacts = await openArtifactFiles({
     folder: join(dataDir, 'artifacts'),
     maxBytes: MAX_ARTIFACT_BYTES,
@@ -158,6 +160,7 @@ async function start(
     instanceId: randomUUID(),
     startedAt: systemClock.now(),
     runner: choice.kind,
+    signingKey,
   }
   // Everybody who reaches the address is the local program, from wherever it asks.
   const { kind, id, name, owner } = LOCAL
@@ -180,6 +183,7 @@ async function start(
           return row === null || file === null ? null : { ...row, path: file.path }
         },
       },
+      exports: { ...ports, version: service.version, signingKey, mayRead: () => true },
       health: async () => {
         const [database, disk, engine] = await Promise.all([
           store.health(),

@@ -75,6 +75,7 @@ test('reads every setting from the environment', () => {
     RETENTION_DAYS: '0.5',
     ARTIFACTS_MAX_GB: 'off',
     DATABASE_MAX_GB: '0',
+    AUDIT_DAYS: '365',
     GPU_SAMPLE_SECONDS: '0.25',
     ALLOWED_ORIGINS: 'https://console.example, http://localhost:5173,',
     ALLOWED_HOSTS: 'GPU.example,[fd00::1]',

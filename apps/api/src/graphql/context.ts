@@ -1,4 +1,5 @@
 import type { Actor, Dispatcher, GpuInventory, PresetCatalog, TaskStore } from '@gpu-service/tasks'
+import type { SigningKey } from '../export/signing-key.ts'
 
 /** What this process is and runs with, as `Query.service` tells it. */
 export interface ServiceInfo {
@@ -8,6 +9,7 @@ export interface ServiceInfo {
   /** Milliseconds since 1970. */
   readonly startedAt: number
   readonly runner: string
+  readonly signingKey: Pick<SigningKey, 'publicKey' | 'fingerprint'>
 }
 
 /** What resolvers work with. */

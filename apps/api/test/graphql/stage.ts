@@ -66,7 +66,7 @@ export function createStage(answers: Answers): Stage {
     store: only<TaskStore>('store', { recordAudit, ...answers.store }),
     presets: only<PresetCatalog>('presets', answers.presets),
     gpus: only<GpuInventory>('gpus', answers.gpus),
-    service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process' },
+    service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process', signingKey: SIGNING_KEY },
     owner: 'ada',
     actor: ADA,
     signal: new AbortController().signal,
@@ -109,6 +109,8 @@ function only<T extends object>(name: string, given: Partial<Record<keyof T, unk
 }
 
 export const ADA: Actor = { kind: 'local', id: null, name: 'ada', address: '127.0.0.1' }
+const SIGNING_KEY = { publicKey: 'a key', fingerprint: 'sha256:1' }
+
 export const TASK_ID = '0199f000-0000-7000-8000-000000000001' as TaskId
 export const WORKER_ID = '0199f000-0000-7000-8000-000000000002' as WorkerId
 export const GPU_ID = 'GPU-1' as GpuId

@@ -13,6 +13,7 @@ import WebSocket from 'ws'
 import type { Logger } from '@gpu-service/tasks'
 import { refusal } from '../../src/graphql/errors.ts'
 import type { ContextRequest } from '../../src/graphql/operations.ts'
+import type { ExportOptions } from '../../src/http/exports.ts'
 import { scalars } from '../../src/graphql/scalars.ts'
 import { type Server, type ServerLimits, type ServerOptions, startServer } from '../../src/server.ts'
 
@@ -247,6 +248,7 @@ export async function startWorld(
       return {}
     },
     artifacts: { open: () => Promise.resolve(null) },
+    exports: NOTHING_TO_EXPORT,
     health: () => Promise.resolve({ ready: true, checks: {} }),
     logger,
     ...options,
@@ -270,6 +272,16 @@ export async function startWorld(
     },
   }
 }
+
+/** Whoever exports something gives what there is. */
+const NOTHING_TO_EXPORT = new Proxy<Partial<ExportOptions>>(
+  {},
+  {
+    get(_target, name) {
+      throw new Error(`The test does not say what exports.${String(name)} is.`)
+    },
+  },
+) as ExportOptions
 
 /** A POST of an operation; gives the status and the parsed body. */
 export async function post(
