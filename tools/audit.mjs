@@ -27,7 +27,7 @@ async function main() {
   if ((command !== 'verify' && command !== 'export') || more.length > 0) throw new Error(USAGE)
   await prepare()
   const { tsImport } = await import('tsx/esm/api')
-  const { openAuditFile } = await tsImport('../libs/task-store/src/index.ts', import.meta.url)
+  const { openAuditFile } = await tsImport('../libs/task-store/src/audit-file.ts', import.meta.url)
   const { parseAuditHead } = await tsImport('../libs/tasks/src/index.ts', import.meta.url)
   const kept = values.head === undefined ? null : parseAuditHead(values.head)
   if (values.head !== undefined && kept === null)

@@ -4,8 +4,8 @@ export interface BundleVerdict {
   readonly lines: readonly string[]
 }
 
-/** Verifies a task's bundle. `key`: a fingerprint, or a file with a public key; `artifacts`: a folder with the artifacts' files. */
+/** Verifies a task's bundle, which is in a file or in memory. `key`: a fingerprint, or a file with a public key; `artifacts`: a folder with the artifacts' files. */
 export function verifyBundle(
-  file: string,
+  source: string | Uint8Array,
   options?: { readonly key?: string | undefined; readonly artifacts?: string | undefined },
 ): Promise<BundleVerdict>

@@ -17,9 +17,9 @@ const MAX_LINE_BYTES = 256 * 1024 * 1024
 /** Something is not as it was made. */
 class Fault extends Error {}
 
-export async function verifyBundle(file, { key, artifacts } = {}) {
+export async function verifyBundle(source, { key, artifacts } = {}) {
   try {
-    const bundle = await read(file)
+    const bundle = await read(source)
     const fingerprint = expectSigned(bundle, key)
     expectParts(bundle)
     expectTask(bundle)
@@ -39,24 +39,24 @@ export async function verifyBundle(file, { key, artifacts } = {}) {
 }
 
 /** Reads the bundle line by line; what it keeps of it is little. */
-async function read(file) {
+async function read(source) {
   const bundle = {
     sums: new Map(PARTS.map((part) => [part, { lines: 0, hash: createHash('sha256') }])),
     manifest: null,
     signature: null,
     ...{ task: null, head: null, attempts: [], artifacts: [], entries: [] },
-    ...{ events: 0, lastStatus: null },
+    ...{ place: 0, events: 0, lastStatus: null },
   }
-  for await (const line of linesOf(file)) take(bundle, line)
+  for await (const line of linesOf(source)) take(bundle, line)
   if (bundle.signature === null) throw new Fault('its end is missing: it has no signature.')
   return bundle
 }
 
 /** Each with its line feed. */
-async function* linesOf(file) {
+async function* linesOf(source) {
   let pieces = []
   let length = 0
-  for await (const chunk of createReadStream(file)) {
+  for await (const chunk of typeof source === 'string' ? createReadStream(source) : [source]) {
     for (let start = 0; start < chunk.length;) {
       const end = chunk.indexOf(LINE_FEED, start)
       const piece = chunk.subarray(start, end === -1 ? chunk.length : end + 1)
@@ -94,6 +94,9 @@ function parsed(line) {
 function takePart(bundle, line, { part, value }) {
   const sum = bundle.sums.get(part)
   if (sum === undefined) throw new Fault(`it has a part ${JSON.stringify(part)}, which there is not.`)
+  const place = PARTS.indexOf(part)
+  if (place < bundle.place) throw new Fault(`its part "${part}" is not where it must be.`)
+  bundle.place = place
   sum.lines++
   sum.hash.update(line)
   switch (part) {

@@ -1,13 +1,4 @@
-import {
-  auditDetails,
-  type Actor,
-  type AuditEntry,
-  type AuditHead,
-  type AuditTarget,
-  type TextMap,
-} from '@gpu-service/tasks'
-import type { Transaction } from './connection.ts'
-import { Prisma } from './generated/client.ts'
+import { auditDetails, type Actor, type AuditEntry, type AuditTarget, type TextMap } from '@gpu-service/tasks'
 import { recordOf, text } from './shape.ts'
 
 /** A row of AuditEntry, as plain SQL gives it, with the hash of the one before it. */
@@ -59,16 +50,10 @@ function toTexts(column: string): TextMap {
   return { unreadable: column }
 }
 
+/** The last entry that was removed at the front. */
 export const ANCHOR_SQL = 'SELECT "auditAnchorSeq" AS "seq", "auditAnchorHash" AS "hash" FROM "Installation"'
 
 /** The columns of an AuditRow: of e, with what comes before it. To be followed by conditions on e. */
 export const ENTRIES_SQL = `
   SELECT e.*, COALESCE(p."hash", i."auditAnchorHash") AS "previousHash"
   FROM "AuditEntry" AS e LEFT JOIN "AuditEntry" AS p ON p."seq" = e."seq" - 1 CROSS JOIN "Installation" AS i`
-
-/** The last entry that was removed at the front. */
-export async function readAnchor({ query }: Pick<Transaction, 'query'>): Promise<AuditHead> {
-  const [row] = await query<AuditHead>(Prisma.raw(ANCHOR_SQL))
-  if (row === undefined) throw new TypeError('An installation without a row has no audit log.')
-  return { seq: row.seq, hash: row.hash }
-}

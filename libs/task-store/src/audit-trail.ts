@@ -5,7 +5,7 @@ import {
   type AuditHead,
   type NewAuditEntry,
 } from '@gpu-service/tasks'
-import { readAnchor } from './audit-rows.ts'
+import { ANCHOR_SQL } from './audit-rows.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 import { insert, plain } from './statements.ts'
@@ -55,7 +55,10 @@ async function readHead(transaction: Transaction): Promise<AuditHead> {
   const [row] = await transaction.query<AuditHead>(
     Prisma.sql`SELECT "seq", "hash" FROM "AuditEntry" ORDER BY "seq" DESC LIMIT 1`,
   )
-  return row ?? readAnchor(transaction)
+  if (row !== undefined) return row
+  const [anchor] = await transaction.query<AuditHead>(Prisma.raw(ANCHOR_SQL))
+  if (anchor === undefined) throw new TypeError('An installation without a row has no audit log.')
+  return anchor
 }
 
 /** With texts as the columns can hold them, since it is these that are read and hashed later. */

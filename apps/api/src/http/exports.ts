@@ -86,7 +86,8 @@ async function answer(
   try {
     return await serve(query)
   } catch (error) {
-    if (error instanceof QueryError) return refuse(reply, 400, 'BAD_REQUEST', error.message)
+    const isOfClient = error instanceof StoreError && error.code === 'INVALID_FILTER'
+    if (error instanceof QueryError || isOfClient) return refuse(reply, 400, 'BAD_REQUEST', error.message)
     throw error
   }
 }
@@ -122,7 +123,7 @@ function table<R>(
   columns: Table<R>,
   rows: AsyncIterable<R>,
   format: Format,
-): FastifyReply {
+): Promise<FastifyReply> {
   async function* lines(): AsyncGenerator<string, void> {
     yield headOf(columns, format)
     for await (const row of rows) yield lineOf(columns, row, format)
@@ -130,19 +131,26 @@ function table<R>(
   return send(reply, `${name}.${format}`, FORMATS[format].mediaType, lines())
 }
 
-function send(
+/** Begins to answer when there is something: what fails before has a status that says so. */
+async function send(
   reply: FastifyReply,
   fileName: string,
   mediaType: string,
   lines: AsyncIterable<string>,
-): FastifyReply {
+): Promise<FastifyReply> {
+  const chunks = chunksOf(lines)
+  const first = await chunks.next()
+  async function* all(): AsyncGenerator<string, void> {
+    if (first.done !== true) yield first.value
+    yield* chunks
+  }
   return reply
     .headers({
       'content-type': mediaType,
       'content-disposition': `attachment; filename="${fileName}"`,
       'content-security-policy': "sandbox; default-src 'none'",
     })
-    .send(Readable.from(chunksOf(lines), { objectMode: false }))
+    .send(Readable.from(all(), { objectMode: false }))
 }
 
 async function* chunksOf(lines: AsyncIterable<string>): AsyncGenerator<string, void> {
