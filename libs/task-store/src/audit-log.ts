@@ -27,7 +27,7 @@ export function createAuditLog(reader: PrismaClient, writer: Writer): Omit<Audit
 
   async function readAnchor(): Promise<AuditHead> {
     const [row] = await reader.$queryRaw<readonly AuditHead[]>(Prisma.raw(ANCHOR_SQL))
-    return row === undefined ? AUDIT_START : { seq: Number(row.seq), hash: row.hash }
+    return row === undefined ? AUDIT_START : row
   }
 
   async function lastSeq(): Promise<number> {

@@ -300,16 +300,16 @@ describe('the chain of the audit log', () => {
   })
 
   it('holds while it is added to and removed from', async () => {
-    let isOver = false
+    const added = { all: false }
     const adding = (async () => {
       for (let n = 0; n < 60; n++) {
         await store.recordAudit(Array.from({ length: 50 }, (_, at) => note(at)))
         if (n % 6 === 5) await store.removeAudit(Date.now() - 5)
       }
-      isOver = true
+      added.all = true
     })()
     let looks = 0
-    for (; !isOver; looks++) expect((await verify()).fault).toBeNull()
+    for (; !added.all; looks++) expect((await verify()).fault).toBeNull()
     await adding
     expect(looks).toBeGreaterThan(1)
     expect(await verify()).toMatchObject({ fault: null })

@@ -29,8 +29,8 @@ const FILE = 'signing-key.pem'
  */
 export async function openSigningKey(folder: string): Promise<SigningKey> {
   const file = join(folder, FILE)
-  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return null
     throw error
   })
   if (text === null) return signingKey(await makeKey(file))

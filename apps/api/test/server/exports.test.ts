@@ -203,7 +203,10 @@ test('reads no further than the client does, and ends when it hangs up', async (
   const [response] = (await once(request, 'response')) as [IncomingMessage]
   // Nothing is taken. What is on its way fills the buffers of both sides, and then no more is read.
   const settled = async (): Promise<number> => {
-    for (let before = -1; before !== pages; await sleep(200)) before = pages
+    for (let before = -1; before !== pages;) {
+      before = pages
+      await sleep(200)
+    }
     return pages
   }
   await vi.waitFor(() => {
