@@ -81,11 +81,9 @@ export function createAuditLog(reader: PrismaClient, writer: Writer): Omit<Audit
       const conditions = conditionsOf(filter)
       const found: AuditEntry[] = []
       let end = before ?? (await lastSeq()) + 1
-      // An index serves one target's entries; all others are walked through.
-      const isIndexed = filter.targetId !== undefined || conditions.length === 0
       const { seq: front } = await readAnchor()
       while (found.length <= first && end > front + 1) {
-        const start = isIndexed ? front + 1 : Math.max(front + 1, end - SEARCH_STRETCH)
+        const start = Math.max(front + 1, end - SEARCH_STRETCH)
         const where = [Prisma.sql`e."seq" < ${end}`, Prisma.sql`e."seq" >= ${start}`, ...conditions]
         const more = await entries(Prisma.sql`
           WHERE ${Prisma.join(where, ' AND ')} ORDER BY e."seq" DESC LIMIT ${first + 1 - found.length}`)

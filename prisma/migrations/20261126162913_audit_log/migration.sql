@@ -19,6 +19,3 @@ CREATE TABLE "AuditEntry" (
 -- AlterTable
 ALTER TABLE "Installation" ADD COLUMN "auditAnchorSeq" INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE "Installation" ADD COLUMN "auditAnchorHash" TEXT NOT NULL DEFAULT '0000000000000000000000000000000000000000000000000000000000000000';
-
--- CreateIndex
-CREATE INDEX "AuditEntry_targetId_seq_idx" ON "AuditEntry"("targetId", "seq");
