@@ -22,6 +22,8 @@ const MAPPERS = {
   Gpu: '@gpu-service/tasks#LiveGpu as GpuModel',
   GpuProcess: '@gpu-service/tasks#GpuProcess as GpuProcessModel',
   Preset: '@gpu-service/tasks#Preset as PresetModel',
+  AuditEntry: '@gpu-service/tasks#AuditEntry as AuditEntryModel',
+  AuditVerification: '@gpu-service/tasks#AuditVerification as AuditVerificationModel',
   Artifact: '@gpu-service/tasks#Artifact as ArtifactModel',
   ApiKey: '@gpu-service/tasks#ApiKey as ApiKeyModel',
   Viewer: '@gpu-service/tasks#Principal as PrincipalModel',

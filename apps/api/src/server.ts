@@ -12,6 +12,7 @@ import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
 import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
 import { watchIdleConnections } from './http/connections.ts'
 import { callerOf, originOf } from './http/caller.ts'
+import { type ExportOptions, serveExports } from './http/exports.ts'
 import { serveEventStreams } from './http/event-stream.ts'
 import { parseGraphqlRequest, sendErrors } from './http/graphql-request.ts'
 import { type Health, serveHealth } from './http/health.ts'
@@ -59,6 +60,7 @@ export interface ServerOptions {
   /** Path of a socket at which the same is served to whoever may open it, as the local admin. */
   readonly localSocket?: string
   readonly artifacts: Artifacts
+  readonly exports: ExportOptions
   readonly health: () => Promise<Health>
   readonly logger: Logger
   /** Whether clients may ask for the schema; unless given, where only this machine can reach the server. */
@@ -198,6 +200,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
   const streams = serveEventStreams(app, { gate, operations, formatError, ...limits })
   serveArtifacts(app, options.artifacts)
+  serveExports(app, options.exports)
   serveHealth(app, options.health)
   const sockets = serveSockets(app.server, {
     schema,

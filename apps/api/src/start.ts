@@ -9,6 +9,7 @@ import { createSecretSources, openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
+  isAtLeast,
   maySee,
   openDispatcher,
   type ArtifactId,
@@ -24,11 +25,14 @@ import { firstKeyOf } from './access/first-key.ts'
 import { openKeyRing } from './access/key-ring.ts'
 import { artifactsFolderOf, databaseFileOf, type Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
+import type { ContextRequest } from './graphql/operations.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
 import { diskCheck } from './disk-space.ts'
+import { openSigningKey } from './export/signing-key.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
 import { confinementText } from './confinement-text.ts'
+import { callerOf } from './http/caller.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
 import { systemClock } from './system-clock.ts'
@@ -120,6 +124,7 @@ async function start(
   const gpus = own(
     await openGpuInventory({ source: config.gpus, sampleIntervalMs: config.gpuSampleMs, logger }),
   )
+  const signingKey = await openSigningKey(dataDir)
   const artifacts = await openArtifactFiles({
     folder: artifactsFolderOf(config),
     maxBytes: MAX_ARTIFACT_BYTES,
@@ -170,9 +175,14 @@ async function start(
     instanceId: randomUUID(),
     startedAt: systemClock.now(),
     runner: choice.kind,
+    signingKey,
   }
-  const context: Omit<Context, 'principal'> = {
-    ...{ dispatcher, store: ports.store, presets, gpus, service, keys },
+  const createContext = ({ signal, caller: { principal, address } }: ContextRequest): Context => {
+    const { kind, id, name } = principal
+    return {
+      ...{ dispatcher, store: ports.store, presets, gpus, service, keys },
+      ...{ principal, actor: { kind, id, name, address }, signal },
+    }
   }
   let stopping = false
   const server = own(
@@ -181,7 +191,7 @@ async function start(
       schema: makeExecutableSchema({ typeDefs, resolvers }),
       // What an event says depends on nothing but the event: its many readers share the work of answering.
       sharedSubscriptions: new Set(['taskEvents']),
-      createContext: ({ caller }): Context => ({ ...context, principal: caller.principal }),
+      createContext,
       localSocket: join(dataDir, LOCAL_SOCKET),
       authenticator: createAuthenticator({ keys, required: config.auth === 'required', clock: systemClock }),
       artifacts: {
@@ -191,6 +201,13 @@ async function start(
           if (row === null || task === null || !maySee(principal, task)) return null
           const file = await artifacts.find(row.id)
           return file === null ? null : { ...row, path: file.path }
+        },
+      },
+      exports: {
+        ...{ ...ports, version: service.version, signingKey },
+        mayRead: (request, what) => {
+          const { principal } = callerOf(request)
+          return what === 'audit' ? isAtLeast(principal.role, 'admin') : maySee(principal, what)
         },
       },
       health: async () => {

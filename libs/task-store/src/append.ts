@@ -1,6 +1,7 @@
 import {
   isFinal,
   mayMove,
+  SERVICE,
   StaleWriteError,
   TASK_MOVES,
   type AttemptResult,
@@ -18,7 +19,7 @@ import { countArtifactBytes } from './removal.ts'
 import { assignments, errorColumns, insert, jsonOrNull, plain, type Value } from './statements.ts'
 import { StoreError } from './store-error.ts'
 import { insertWorkerLog, updateWorker } from './workers.ts'
-import type { Writer } from './writer.ts'
+import type { Change, Writer } from './writer.ts'
 
 /** The store's `append`. */
 export function createAppend(writer: Writer): TaskStore['append'] {
@@ -65,7 +66,7 @@ function checked(append: TaskAppend): CheckedAppend {
 }
 
 async function writeProgress(
-  transaction: Transaction,
+  transaction: Change,
   { workerId, cursor, eventSeq, workerEvents = [], worker }: WorkerProgress,
   appends: readonly CheckedAppend[],
 ): Promise<void> {
@@ -73,6 +74,7 @@ async function writeProgress(
   for (const append of appends) {
     await moveTask(transaction, append)
     if (await moveAttempt(transaction, append)) served++
+    recordMoves(transaction, append)
   }
   await insertEvents(transaction, appends)
   const artifacts = appends.flatMap(artifactRows)
@@ -89,6 +91,22 @@ async function writeProgress(
     served,
   })
   await insertWorkerLog(transaction, workerId, workerEvents)
+}
+
+function recordMoves(
+  { record }: Change,
+  { taskId: id, attempt, moves, result, requeue }: CheckedAppend,
+): void {
+  const first = { actor: SERVICE, target: { kind: 'task', id }, reason: null } as const
+  const details = { attempt: String(attempt) }
+  for (const status of moves) {
+    if (!isFinal(status) && status !== 'QUEUED') {
+      record({ ...first, action: 'task.run', result: 'OK', status, details })
+      continue
+    }
+    const action = requeue === undefined ? 'task.end' : 'task.requeue'
+    record({ ...first, action, result: result?.error?.code ?? 'OK', status, details })
+  }
 }
 
 /** Moves the task's `lastSeq`, and with it the columns that change, from where its writer knows it. */

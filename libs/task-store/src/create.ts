@@ -1,7 +1,9 @@
 import {
   accountOf,
+  type Actor,
   type CreatedTask,
   type CreateResult,
+  type NewAuditEntry,
   type NewTask,
   type WorkerSpec,
 } from '@gpu-service/tasks'
@@ -10,14 +12,16 @@ import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 import { type TaskRow, toTask } from './rows.ts'
 import { inBatches, insert, plain } from './statements.ts'
+import type { Change } from './writer.ts'
 
 /**
  * Writes new tasks. Keys that were seen are looked for before anything is written, so that nothing has to be taken back: no other
  * transaction comes between.
  */
 export async function createTasks(
-  transaction: Transaction,
+  transaction: Change,
   tasks: readonly NewTask[],
+  by: Actor,
 ): Promise<CreateResult> {
   const submitted = await submittedBefore(transaction, tasks)
   const written: NewTask[] = []
@@ -45,7 +49,16 @@ export async function createTasks(
       ],
     })),
   )
+  for (const task of written) transaction.record(submission(task, by))
   return { status: 'created', tasks: results }
+}
+
+function submission({ id, presetId, owner, retryOf }: NewTask, actor: Actor): NewAuditEntry {
+  return {
+    ...{ actor, action: retryOf === null ? 'task.submit' : 'task.retry', target: { kind: 'task', id } },
+    ...{ result: 'OK', status: 'QUEUED', reason: null },
+    details: { presetId, owner, ...(retryOf !== null && { retryOf }) },
+  }
 }
 
 /** The tasks that their owners have submitted under the keys of these. */

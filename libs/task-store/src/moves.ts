@@ -1,16 +1,19 @@
-import type {
-  Claim,
-  GpuDrain,
-  GpuId,
-  NewWorker,
-  StopReason,
-  Task,
-  TaskError,
-  TaskEvent,
-  TaskEventBody,
-  TaskId,
-  TaskRelease,
-  TaskStore,
+import {
+  SERVICE,
+  type Actor,
+  type Claim,
+  type GpuDrain,
+  type GpuId,
+  type NewWorker,
+  type StopReason,
+  type Task,
+  type TaskError,
+  type TaskEvent,
+  type TaskEventBody,
+  type TaskId,
+  type TaskRelease,
+  type TaskStatus,
+  type TaskStore,
 } from '@gpu-service/tasks'
 import { insertEvents } from './chunk.ts'
 import type { Transaction } from './connection.ts'
@@ -20,7 +23,7 @@ import { type TaskRow, toTask } from './rows.ts'
 import { assignments, errorColumns, insert, plain } from './statements.ts'
 import { StoreError } from './store-error.ts'
 import { gpuColumn, insertWorkers, updateWorker } from './workers.ts'
-import type { Writer } from './writer.ts'
+import type { Change, Writer } from './writer.ts'
 
 type Moves = Pick<
   TaskStore,
@@ -38,17 +41,20 @@ type Moves = Pick<
 /** The store's moves of tasks and workers. Each task is moved by one guarded statement, which gives it as it then is. */
 export function createMoves(writer: Writer): Moves {
   return {
-    create: (tasks) => writer.change((transaction) => createTasks(transaction, tasks)),
+    create: (tasks, by = SERVICE) => writer.change((transaction) => createTasks(transaction, tasks, by)),
     claim: (claims) => writer.change((transaction) => claimTasks(transaction, claims)),
-    createWorker: (worker) => writer.change((transaction) => insertWorkers(transaction, [worker])),
+    createWorker: (worker, by = SERVICE) =>
+      writer.change((transaction) => createWorker(transaction, worker, by)),
     endQueued: (id, end) => writer.change((transaction) => endQueued(transaction, id, end)),
-    requestCancel: (id, request) => writer.change((transaction) => requestCancel(transaction, id, request)),
+    requestCancel: (id, request, by = SERVICE) =>
+      writer.change((transaction) => requestCancel(transaction, id, request, by)),
     recordStop: (id, attempt, reason) =>
       writer.change((transaction) => recordStop(transaction, id, attempt, reason)),
     recordRelease: (id, attempt, release) =>
       writer.change((transaction) => recordRelease(transaction, id, attempt, release)),
     updateWorker: (id, patch) => writer.change((transaction) => updateWorker(transaction, id, patch)),
-    setDrain: (id, drain) => writer.change((transaction) => setDrain(transaction, id, drain)),
+    setDrain: (id, drain, by = SERVICE) =>
+      writer.change((transaction) => setDrain(transaction, id, drain, by)),
   }
 }
 
@@ -64,10 +70,7 @@ export function requeuedColumns(at: number, retryAt: number) {
   return { ...nothing, queuedAt: at, retryAt }
 }
 
-async function claimTasks(
-  transaction: Transaction,
-  claims: readonly Claim[],
-): Promise<readonly (Task | null)[]> {
+async function claimTasks(transaction: Change, claims: readonly Claim[]): Promise<readonly (Task | null)[]> {
   const tasks: (Task | null)[] = []
   const claimed: Claim[] = []
   for (const claim of claims) {
@@ -103,7 +106,22 @@ async function claimTasks(
       events: [{ seq: after + 1, at, attempt, body: { type: 'status', taskStatus: 'STARTING', reason } }],
     })),
   )
+  for (const { taskId, attempt, worker, reason } of claimed)
+    transaction.record({
+      ...{ actor: SERVICE, action: 'task.start', target: { kind: 'task', id: taskId } },
+      ...{ result: 'OK', status: 'STARTING', reason },
+      details: { attempt: String(attempt), workerId: worker.id, gpuIds: worker.claim.gpuIds.join(' ') },
+    })
   return tasks
+}
+
+async function createWorker(transaction: Change, worker: NewWorker, actor: Actor): Promise<void> {
+  await insertWorkers(transaction, [worker])
+  const { id, presetId } = worker
+  transaction.record({
+    ...{ actor, action: 'worker.start', target: { kind: 'worker', id } },
+    ...{ result: 'OK', status: 'STARTING', reason: null, details: { presetId } },
+  })
 }
 
 function isNew(worker: Claim['worker']): worker is NewWorker {
@@ -128,8 +146,8 @@ async function end(
   return task
 }
 
-function endQueued(
-  transaction: Transaction,
+async function endQueued(
+  transaction: Change,
   id: TaskId,
   {
     at,
@@ -138,14 +156,26 @@ function endQueued(
   }: { readonly at: number; readonly status: 'FAILED' | 'TIMED_OUT'; readonly error: TaskError },
 ): Promise<Task | null> {
   const body: TaskEventBody = { type: 'status', taskStatus: status, reason: error.message }
-  return end(transaction, id, { status, finishedAt: at, ...errorColumns(error) }, () => ({ at, body }))
+  const columns = { status, finishedAt: at, ...errorColumns(error) }
+  const ended = await end(transaction, id, columns, () => ({ at, body }))
+  if (ended !== null)
+    transaction.record({
+      ...{ actor: SERVICE, action: 'task.end', target: { kind: 'task', id } },
+      ...{ result: error.code, status, reason: null, details: {} },
+    })
+  return ended
 }
 
 async function requestCancel(
-  transaction: Transaction,
+  transaction: Change,
   id: TaskId,
   { at, reason }: { readonly at: number; readonly reason: string | null },
+  actor: Actor,
 ): Promise<Task | null> {
+  const record = (result: string, status: TaskStatus | null): void => {
+    const target = { kind: 'task', id } as const
+    transaction.record({ actor, action: 'task.cancel', target, result, status, reason, details: {} })
+  }
   // Of a task that has returned to the queue a cancel may have been asked for before.
   const asked = {
     cancelRequestedAt: Prisma.sql`COALESCE("cancelRequestedAt", ${at})`,
@@ -155,17 +185,26 @@ async function requestCancel(
     at,
     body: { type: 'status', taskStatus: 'CANCELLED', reason: task.cancelReason },
   }))
-  if (cancelled !== null) return cancelled
+  if (cancelled !== null) {
+    record('OK', 'CANCELLED')
+    return cancelled
+  }
   const [row] = await transaction.query<TaskRow>(Prisma.sql`
     UPDATE "Task" SET
       ${assignments(asked)},
       "stopReason" = CASE WHEN "finish" IS NULL THEN COALESCE("stopReason", 'cancel') ELSE "stopReason" END
     WHERE "id" = ${id} AND "status" IN ('STARTING', 'RUNNING') RETURNING *`)
-  return row === undefined ? known(transaction, id) : toTask(row)
+  if (row !== undefined) {
+    record('OK', null)
+    return toTask(row)
+  }
+  const ended = await known(transaction, id)
+  if (ended !== null) record('ENDED_BEFORE', null)
+  return ended
 }
 
 async function recordStop(
-  transaction: Transaction,
+  transaction: Change,
   id: TaskId,
   attempt: number,
   reason: StopReason,
@@ -174,6 +213,11 @@ async function recordStop(
     UPDATE "Task" SET "stopReason" = ${reason}
     WHERE "id" = ${id} AND "attempt" = ${attempt} AND "status" IN ('STARTING', 'RUNNING')
       AND "stopReason" IS NULL AND "finish" IS NULL RETURNING *`)
+  if (row !== undefined)
+    transaction.record({
+      ...{ actor: SERVICE, action: 'task.stop', target: { kind: 'task', id } },
+      ...{ result: 'OK', status: null, reason, details: { attempt: String(attempt) } },
+    })
   const task = row === undefined ? await known(transaction, id) : toTask(row)
   if (task === null) throw new StoreError('NOT_FOUND', `There is no task ${id}.`)
   return task
@@ -192,7 +236,16 @@ async function recordRelease(
     WHERE "id" = ${id} AND "attempt" = ${attempt}`)
 }
 
-async function setDrain(transaction: Transaction, gpuId: GpuId, drain: GpuDrain | null): Promise<void> {
+async function setDrain(
+  transaction: Change,
+  gpuId: GpuId,
+  drain: GpuDrain | null,
+  actor: Actor,
+): Promise<void> {
+  transaction.record({
+    ...{ actor, action: drain === null ? 'gpu.enable' : 'gpu.drain', target: { kind: 'gpu', id: gpuId } },
+    ...{ result: 'OK', status: null, reason: drain?.reason ?? null, details: {} },
+  })
   await transaction.execute(Prisma.sql`DELETE FROM "GpuDrain" WHERE "gpuId" = ${gpuId}`)
   if (drain === null) return
   await insert(transaction, 'GpuDrain', [{ gpuId, at: drain.at, reason: plain(drain.reason) }])

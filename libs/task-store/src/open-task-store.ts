@@ -5,6 +5,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { KeyStore, Logger, TaskStore } from '@gpu-service/tasks'
 import { createAppend } from './append.ts'
+import { createAuditLog } from './audit-log.ts'
+import { createAuditTrail } from './audit-trail.ts'
 import { startCheckpoints } from './checkpoints.ts'
 import { connectionFactory, openConnections, type Connections } from './connection.ts'
 import { watchFile } from './database-file.ts'
@@ -53,7 +55,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
     const connections = await openConnections(file)
     try {
       await expectSound(file, connections)
-      const writer = createWriter(connections.writer, watchFile(file))
+      const writer = createWriter(connections.writer, createAuditTrail(), watchFile(file))
       const installation = await identify(connections, writer)
       lock.mark()
       const durability = createDurability(file)
@@ -103,6 +105,7 @@ function createStore(
   const lookup = createLookup(reader)
   const removal = createRemoval(file, reader, writer)
   const keys = createKeys(reader, writer)
+  const audit = createAuditLog(reader, writer)
 
   const underWay = new Set<Promise<unknown>>()
   let closing: Promise<void> | null = null
@@ -169,6 +172,10 @@ function createStore(
     knownArtifacts: read('reading artifacts', removal.knownArtifacts),
     usage: read('reading sizes', removal.usage),
     giveSpaceBack: guarded('giving space back', removal.giveSpaceBack),
+    recordAudit: guarded('writing the audit log', audit.recordAudit),
+    auditLog: read('reading the audit log', audit.auditLog),
+    verifyAudit: read('reading the audit log', audit.verifyAudit),
+    removeAudit: guarded('removing from the audit log', removal.removeAudit),
     task: read('reading a task', lookup.task),
     tasksById: read('reading tasks', search.tasksById),
     submitted: read('reading a task', lookup.submitted),

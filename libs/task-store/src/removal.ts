@@ -1,10 +1,18 @@
 import { statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ArtifactId, EndedTask, ForgettingStore, TaskId, TaskRemoval } from '@gpu-service/tasks'
+import {
+  AUDIT_REMOVED,
+  SERVICE,
+  type ArtifactId,
+  type EndedTask,
+  type ForgettingStore,
+  type TaskId,
+  type TaskRemoval,
+} from '@gpu-service/tasks'
 import type { Transaction } from './connection.ts'
 import { Prisma, type PrismaClient } from './generated/client.ts'
 import { inBatches } from './statements.ts'
-import type { Writer } from './writer.ts'
+import type { Change, Writer } from './writer.ts'
 
 /** A stretch of a removal ends after so long, since nothing else runs in the process meanwhile, and after so many steps. */
 const STRETCH_MS = 4
@@ -14,6 +22,7 @@ const RESTS = 3
 /** Chunks of events are up to 256 KiB each; freeing one touches its pages. */
 const CHUNKS_AT_ONCE = 4
 const WORKERS_AT_ONCE = 20
+const ENTRIES_AT_ONCE = 1_000
 /** So many free pages of 4 KiB are left for what comes next, and as many as a quarter of the database. */
 const SPARE_PAGES = 4_096
 /** Each one given back may move another one. */
@@ -24,9 +33,7 @@ const PAGES_AT_ONCE = 128
  * whatever else wants to write has its turn.
  */
 export function createRemoval(file: string, reader: PrismaClient, writer: Writer): ForgettingStore {
-  async function stretch<T>(
-    change: (transaction: Transaction, isOver: () => boolean) => Promise<T>,
-  ): Promise<T> {
+  async function stretch<T>(change: (transaction: Change, isOver: () => boolean) => Promise<T>): Promise<T> {
     let tookMs = 0
     const result = await writer.change(async (transaction) => {
       const start = performance.now()
@@ -52,11 +59,16 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
 
     lastEnded: ({ before, limit }) => ended(lastEndedSql(before, limit)),
 
-    beginRemoval: (ids) =>
-      writer.change(async ({ query }) => {
+    beginRemoval: (ids, by = SERVICE, reason = null) =>
+      writer.change(async ({ query, record }) => {
         if (ids.length === 0) return []
         const rows = await query<{ readonly id: string }>(markSql(ids))
         if (rows.length === 0) return []
+        for (const { id } of rows)
+          record({
+            ...{ actor: by, action: 'task.remove', target: { kind: 'task', id } },
+            ...{ result: 'OK', status: 'REMOVED', reason, details: {} },
+          })
         const artifacts = await query<{ readonly id: string; readonly taskId: string }>(Prisma.sql`
           SELECT "id", "taskId" FROM "Artifact" WHERE "taskId" IN (${Prisma.join(rows.map(({ id }) => id))})`)
         return rows.map(({ id }) =>
@@ -94,6 +106,8 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
           if (isOver() || !(await removeWorker(transaction, id, isOver))) return false
         return rows.length < WORKERS_AT_ONCE
       }),
+
+    removeAudit: (before) => stretch((transaction) => removeAudit(transaction, before)),
 
     async knownArtifacts(ids) {
       const known = new Set<ArtifactId>()
@@ -194,6 +208,24 @@ function lastChunks(
   return Prisma.sql`
     DELETE FROM ${chunks} WHERE ${column} = ${id} AND "toSeq" IN (
       SELECT "toSeq" FROM ${chunks} WHERE ${column} = ${id} ORDER BY "toSeq" DESC LIMIT ${CHUNKS_AT_ONCE})`
+}
+
+async function removeAudit({ execute, query, record }: Change, before: number): Promise<boolean> {
+  const rows = await query<{ readonly seq: number; readonly at: number | bigint; readonly hash: string }>(
+    Prisma.sql`SELECT "seq", "at", "hash" FROM "AuditEntry" ORDER BY "seq" LIMIT ${ENTRIES_AT_ONCE}`,
+  )
+  // The log goes on without a hole, so one that was written later keeps those behind it too: a clock may have been set back.
+  const kept = rows.findIndex(({ at }) => Number(at) >= before)
+  const last = (kept === -1 ? rows : rows.slice(0, kept)).at(-1)
+  if (last === undefined) return true
+  const { seq, hash } = last
+  await execute(Prisma.sql`DELETE FROM "AuditEntry" WHERE "seq" <= ${seq}`)
+  await execute(Prisma.sql`UPDATE "Installation" SET "auditAnchorSeq" = ${seq}, "auditAnchorHash" = ${hash}`)
+  record({
+    ...{ actor: SERVICE, action: AUDIT_REMOVED, target: { kind: 'audit', id: null } },
+    ...{ result: 'OK', status: null, reason: null, details: { seq: String(seq), hash } },
+  })
+  return kept !== -1 || rows.length < ENTRIES_AT_ONCE
 }
 
 /** Keeps the sum of what all artifacts hold, with the rows that change it. */

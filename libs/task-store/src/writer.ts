@@ -1,4 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import type { NewAuditEntry } from '@gpu-service/tasks'
+import type { AuditTrail } from './audit-trail.ts'
 import type { Connection, Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 import { isBusy, isOutage } from './store-error.ts'
@@ -17,6 +19,12 @@ const LOG_WAIT_MS = 20
 /** A reader that never lets go must not stop all writing. */
 const LOG_LIMIT_MS = 2_000
 
+/** What a change is made with. */
+export interface Change extends Transaction {
+  /** Adds an entry to the audit log: written with the change, or not at all. */
+  readonly record: (entry: NewAuditEntry) => void
+}
+
 /** Makes changes one after the other, in the order of the calls. */
 export interface Writer {
   /**
@@ -24,12 +32,12 @@ export interface Writer {
    * is committed; where `change` rejects, nothing of it is written and nothing else is harmed. `change` must await nothing but the
    * database, and do nothing but in the database: it runs anew where another one of its transaction has failed.
    */
-  change<T>(change: (transaction: Transaction) => Promise<T>): Promise<T>
+  change<T>(change: (transaction: Change) => Promise<T>): Promise<T>
 }
 
 interface Waiting {
   /** Makes the change; gives what tells the caller that it is committed. */
-  readonly make: () => Promise<() => void>
+  readonly make: (transaction: Change) => Promise<() => void>
   readonly reject: (error: unknown) => void
 }
 
@@ -38,7 +46,7 @@ interface Waiting {
  *
  * The transactions are begun and ended here rather than by the driver adapter, which never lets go of its lock after a BEGIN that failed.
  */
-export function createWriter(connection: Connection, checkFile: () => void): Writer {
+export function createWriter(connection: Connection, trail: AuditTrail, checkFile: () => void): Writer {
   const waiting: Waiting[] = []
   let draining = false
   let sinceLook = 0
@@ -85,10 +93,16 @@ export function createWriter(connection: Connection, checkFile: () => void): Wri
     checkFile()
     await begin()
     const committed: (() => void)[] = []
+    const entries: NewAuditEntry[] = []
+    const transaction: Change = { ...connection, record: (entry) => entries.push(entry) }
     try {
-      for (let change = next(); change !== undefined; change = next()) committed.push(await change.make())
+      for (let change = next(); change !== undefined; change = next())
+        committed.push(await change.make(transaction))
+      await trail.write(connection, entries)
       await connection.script('COMMIT')
+      trail.settled(true)
     } catch (error) {
+      trail.settled(false)
       // SQLite has rolled back by itself after some failures, and then refuses this.
       await connection.script('ROLLBACK').catch(() => undefined)
       throw error
@@ -143,8 +157,8 @@ export function createWriter(connection: Connection, checkFile: () => void): Wri
       new Promise((resolve, reject) => {
         waiting.push({
           reject,
-          async make() {
-            const result = await change(connection)
+          async make(transaction) {
+            const result = await change(transaction)
             return () => {
               resolve(result)
             }

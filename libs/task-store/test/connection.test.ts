@@ -1,5 +1,6 @@
 import { silentLogger } from '@gpu-service/tasks'
 import { expect, it } from 'vitest'
+import { createAuditTrail } from '../src/audit-trail.ts'
 import { openConnections } from '../src/connection.ts'
 import { Prisma } from '../src/generated/client.ts'
 import { openTaskStore } from '../src/index.ts'
@@ -16,7 +17,7 @@ it('keeps a transaction to itself until it commits, drops it when it fails, and 
   await store[Symbol.asyncDispose]()
 
   await using connections = await openConnections(file)
-  const writer = createWriter(connections.writer, () => undefined)
+  const writer = createWriter(connections.writer, createAuditTrail(), () => undefined)
   const owner = async () => (await connections.reader.task.findUnique({ where: { id: taskId(1) } }))?.owner
   const failing = writer.change(async ({ execute }) => {
     await execute(setOwner('lost'))

@@ -49,6 +49,20 @@ async function expectWholeAttempts(store: TaskStore, where: string): Promise<voi
   }
 }
 
+/** What the log tells of a task is what the task is. */
+async function expectTrueAudit(store: TaskStore, where: string): Promise<void> {
+  expect((await store.verifyAudit({ after: 0, first: null, kept: null })).fault, where).toBeNull()
+  for (const n of [1, 2, 3, RETRIED, RETRIED + 1]) {
+    const filter = { targetId: taskId(n) }
+    const { entries } = await store.auditLog({ filter, first: 1, before: null })
+    expect(entries[0]?.status, `${where}, task ${n}`).toBe((await store.task(taskId(n)))?.status)
+    const starts = await store.auditLog({
+      ...{ filter: { ...filter, action: 'task.start' }, first: 1_000_000, before: null },
+    })
+    expect(starts.entries.length, `${where}, task ${n}`).toBe((await store.attempts(taskId(n))).length)
+  }
+}
+
 it(`loses nothing that was acknowledged when the process is killed, ${CRASHES} times over`, async () => {
   const seed = Date.now() >>> 0
   const random = randomOf(seed)
@@ -88,6 +102,7 @@ it(`loses nothing that was acknowledged when the process is killed, ${CRASHES} t
       }
     }
     await expectWholeAttempts(store, `seed ${seed}, crash ${crash}`)
+    await expectTrueAudit(store, `seed ${seed}, crash ${crash}`)
     await store[Symbol.asyncDispose]()
   }
 

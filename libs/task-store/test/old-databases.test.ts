@@ -139,6 +139,20 @@ it('knows the workers of an older database that are still there, with the spec o
   expect(await store.history(10)).toEqual([])
 })
 
+it('begins an audit log in an older database, with what happens from then on', async () => {
+  await using store = await openTaskStore({ url, logger: silentLogger })
+  const whole = { after: 0, first: null, kept: null }
+  expect(await store.verifyAudit(whole)).toMatchObject({ entries: 0, head: { seq: 0 }, fault: null })
+  await store.beginRemoval([taskId(3)])
+  await store.requestCancel(taskId(0), { at: START, reason: null })
+  const { entries } = await store.auditLog({ filter: {}, first: 10, before: null })
+  expect(entries.map(({ seq, target, status }) => [seq, target.id, status])).toEqual([
+    [2, taskId(0), 'CANCELLED'],
+    [1, taskId(3), 'REMOVED'],
+  ])
+  expect(await store.verifyAudit(whole)).toMatchObject({ entries: 2, fault: null })
+})
+
 it('goes on with the tasks of an older database', async () => {
   await using store = await openTaskStore({ url, logger: silentLogger })
   await store.append({ workerId: workerId(2), tasks: [requeued(2, 2)] })

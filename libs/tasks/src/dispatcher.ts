@@ -1,4 +1,5 @@
 import type { ArtifactFiles } from './artifact-files.ts'
+import type { Actor } from './audit.ts'
 import type { Clock } from './clock.ts'
 import type { Changes, Feeds } from './feed.ts'
 import type { Gpu, GpuInventory } from './gpu.ts'
@@ -150,7 +151,7 @@ export interface LiveGpu extends Gpu {
 
 /**
  * Takes tasks, decides with the planner which starts where and when, follows each to its stored end, keeps session workers warm, and
- * answers what waits and why. One per installation: it owns the workers.
+ * answers what waits and why. One per installation: it owns the workers. `by` is who asks, as the audit log keeps it; absent: the service itself.
  */
 export interface Dispatcher extends AsyncDisposable {
   /** The tasks' events, stored and live. */
@@ -163,32 +164,33 @@ export interface Dispatcher extends AsyncDisposable {
   readonly workerChanges: Changes<WorkerId>
 
   /** Stores the tasks, all or none, before it answers. At least one. */
-  submit(requests: readonly SubmitRequest[]): Promise<SubmitResult>
+  submit(requests: readonly SubmitRequest[], by?: Actor): Promise<SubmitResult>
   /** What would become of the request if it were submitted now; changes nothing. */
   dryRun(request: SubmitRequest): Promise<DryRun | SubmitProblem>
   /** Answers when the request is stored. `null`: no such task. An ended task stays as it ended. */
-  cancel(id: TaskId, reason: string | null): Promise<Task | null>
+  cancel(id: TaskId, reason: string | null, by?: Actor): Promise<Task | null>
   /** Cancels all tasks that match and have not ended; gives them as they are then. */
-  cancelMatching(filter: TaskFilter, reason: string | null): Promise<readonly Task[]>
+  cancelMatching(filter: TaskFilter, reason: string | null, by?: Actor): Promise<readonly Task[]>
   /** Submits an ended task again, as a new one, with what it asked for itself and otherwise on the preset as it is now. `null`: no such task. */
-  retry(id: TaskId, owner: string): Promise<SubmitResult | null>
+  retry(id: TaskId, owner: string, by?: Actor): Promise<SubmitResult | null>
   /** Removes an ended task with its events, outputs and files; answers when all of that is gone. `null`: no such task. */
-  deleteTask(id: TaskId): Promise<{ readonly status: 'deleted' } | Refused | null>
+  deleteTask(id: TaskId, by?: Actor): Promise<{ readonly status: 'deleted' } | Refused | null>
   /** Starts a session worker of the preset though no task asks for it; answers once its row is stored, before it has loaded. */
   startSession(
     presetId: string,
     owner: string,
+    by?: Actor,
   ): Promise<
     | { readonly status: 'started'; readonly worker: LiveWorker }
     | { readonly status: 'unknown-preset'; readonly message: string }
     | Refused
   >
   /** Ends a session worker: at once where it is idle or `force` is set, else after its tasks. `null`: no such worker that is live. */
-  endSession(id: WorkerId, force: boolean): Promise<LiveWorker | Refused | null>
+  endSession(id: WorkerId, force: boolean, by?: Actor): Promise<LiveWorker | Refused | null>
   /** Nothing new is started on the GPU, what runs there goes on. `null`: no such GPU. */
-  drainGpu(id: GpuId, reason: string | null): Promise<LiveGpu | null>
+  drainGpu(id: GpuId, reason: string | null, by?: Actor): Promise<LiveGpu | null>
   /** Takes a drained or quarantined GPU into use again. `null`: no such GPU. */
-  enableGpu(id: GpuId): Promise<LiveGpu | null>
+  enableGpu(id: GpuId, by?: Actor): Promise<LiveGpu | null>
 
   /** 1 is next; `null` for a task that does not wait. */
   queuePosition(id: TaskId): number | null

@@ -1,5 +1,15 @@
 export * from './access.ts'
 export type * from './artifact-files.ts'
+export * from './audit.ts'
+export {
+  AUDIT_REMOVED,
+  AUDIT_START,
+  type AuditCheck,
+  auditDetails,
+  auditHash,
+  checkAudit,
+  parseAuditHead,
+} from './audit-chain.ts'
 export type * from './clock.ts'
 export type * from './dispatcher.ts'
 export { openDispatcher } from './dispatch/open-dispatcher.ts'

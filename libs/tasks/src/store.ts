@@ -1,3 +1,4 @@
+import type { Actor, AuditLog } from './audit.ts'
 import type { Artifact, TaskError, TaskEvent, TaskEventBody } from './event.ts'
 import type { FailureEvidence } from './evidence.ts'
 import type { ArtifactId, GpuId, PresetId, TaskId, WorkerId, WorkerName } from './ids.ts'
@@ -213,9 +214,10 @@ export interface TaskPage {
 
 /**
  * Keeps tasks, their events and outputs, and workers. Every method is one transaction: written whole or not at all, and durable against
- * a crash of the service when it resolves. Reads see only what is committed.
+ * a crash of the service when it resolves. Reads see only what is committed. What changes a task's state, and what an operator does, is written
+ * with its entry in the audit log; `by` is who did it, the service itself where nobody is named.
  */
-export interface TaskStore extends AsyncDisposable {
+export interface TaskStore extends AuditLog, AsyncDisposable {
   readonly kind: 'sqlite' | 'postgresql'
   /** Whether it takes writes at the moment; told within a second or so, also where the database hangs. */
   health(): Promise<StoreHealth>
@@ -228,14 +230,14 @@ export interface TaskStore extends AsyncDisposable {
   readonly installation: string
 
   /** Writes the tasks, QUEUED, each with its first event; all of them or none. At least one. */
-  create(tasks: readonly NewTask[]): Promise<CreateResult>
+  create(tasks: readonly NewTask[], by?: Actor): Promise<CreateResult>
   /**
    * Moves QUEUED tasks to STARTING, each with its event, its attempt's row and, where it is new, its worker's row. `null`, with nothing
    * written for it, where a task is not QUEUED any more or `after` is not its lastSeq. In the order of the given ones.
    */
   claim(claims: readonly Claim[]): Promise<readonly (Task | null)[]>
   /** Writes the row of a worker that is started without a task. */
-  createWorker(worker: NewWorker): Promise<void>
+  createWorker(worker: NewWorker, by?: Actor): Promise<void>
   /** Ends a QUEUED task that no worker has, with its final event. `null`, with nothing written, where it is not QUEUED any more. */
   endQueued(
     id: TaskId,
@@ -249,6 +251,7 @@ export interface TaskStore extends AsyncDisposable {
   requestCancel(
     id: TaskId,
     request: { readonly at: number; readonly reason: string | null },
+    by?: Actor,
   ): Promise<Task | null>
   /**
    * Records why the service is about to stop this attempt's worker; the first reason stays, and none is recorded after a stored `finish`.
@@ -280,9 +283,9 @@ export interface TaskStore extends AsyncDisposable {
   lastEnded(query: { readonly before: number; readonly limit: number }): Promise<readonly EndedTask[]>
   /**
    * Takes tasks out of everything that can be read, and frees their idempotency keys; what is stored of them is then removed by
-   * `continueRemoval`, also after a restart. Gives those of them that had ended; the others stay.
+   * `continueRemoval`, also after a restart. Gives those of them that had ended; the others stay. `reason`: for people.
    */
-  beginRemoval(ids: readonly TaskId[]): Promise<readonly TaskRemoval[]>
+  beginRemoval(ids: readonly TaskId[], by?: Actor, reason?: string | null): Promise<readonly TaskRemoval[]>
   /** At most `limit` tasks whose removal has begun and is not over. */
   removals(limit: number): Promise<readonly TaskRemoval[]>
   /** Removes, in the order of the given ones, a stretch of what is stored of tasks whose removal has begun; gives how many of them are gone now. */
@@ -329,7 +332,7 @@ export interface TaskStore extends AsyncDisposable {
   history(limit: number): Promise<readonly WorkerHistory[]>
   drains(): Promise<ReadonlyMap<GpuId, GpuDrain>>
   /** `null`: the GPU is in use again. */
-  setDrain(id: GpuId, drain: GpuDrain | null): Promise<void>
+  setDrain(id: GpuId, drain: GpuDrain | null, by?: Actor): Promise<void>
 }
 
 /** How the store is. */
@@ -362,4 +365,5 @@ export type ForgettingStore = Pick<
   | 'knownArtifacts'
   | 'usage'
   | 'giveSpaceBack'
+  | 'removeAudit'
 >

@@ -1,5 +1,6 @@
-import type { Dispatcher, GpuInventory, PresetCatalog, Principal, TaskStore } from '@gpu-service/tasks'
+import type { Actor, Dispatcher, GpuInventory, PresetCatalog, Principal, TaskStore } from '@gpu-service/tasks'
 import type { KeyRing } from '../access/key-ring.ts'
+import type { SigningKey } from '../export/signing-key.ts'
 
 /** What this process is and runs with, as `Query.service` tells it. */
 export interface ServiceInfo {
@@ -9,6 +10,7 @@ export interface ServiceInfo {
   /** Milliseconds since 1970. */
   readonly startedAt: number
   readonly runner: string
+  readonly signingKey: Pick<SigningKey, 'publicKey' | 'fingerprint'>
 }
 
 /** What resolvers work with. */
@@ -21,4 +23,8 @@ export interface Context {
   readonly keys: KeyRing
   /** On whose behalf the operation runs. */
   readonly principal: Principal
+  /** Who asks, as the audit log keeps it. */
+  readonly actor: Actor
+  /** Fires when nobody waits for the answer any more. */
+  readonly signal: AbortSignal
 }

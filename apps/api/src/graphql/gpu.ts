@@ -21,9 +21,10 @@ const NOT_SIMULATED: Refused = {
 }
 
 export const gpuMutations = {
-  drainGpu: async (_parent, { id, reason }, { dispatcher }) =>
-    changed(id, await dispatcher.drainGpu(id as GpuId, reason ?? null)),
-  enableGpu: async (_parent, { id }, { dispatcher }) => changed(id, await dispatcher.enableGpu(id as GpuId)),
+  drainGpu: async (_parent, { id, reason }, { dispatcher, actor }) =>
+    changed(id, await dispatcher.drainGpu(id as GpuId, reason ?? null, actor)),
+  enableGpu: async (_parent, { id }, { dispatcher, actor }) =>
+    changed(id, await dispatcher.enableGpu(id as GpuId, actor)),
   async simulateGpu(_parent, { id, foreignMemoryMb, fault, clearFault, releaseMs }, { dispatcher, gpus }) {
     requireAmount('foreignMemoryMb', foreignMemoryMb)
     requireAmount('releaseMs', releaseMs)

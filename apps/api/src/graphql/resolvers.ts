@@ -1,3 +1,5 @@
+import { audited } from './audited.ts'
+import { AuditEntry, auditQueries, AuditVerification } from './audit.ts'
 import { enums } from './enums.ts'
 import type { Resolvers } from './generated/resolvers.ts'
 import { Gpu, gpuMutations, GpuProcess, gpuQueries, gpuSubscriptions } from './gpu.ts'
@@ -28,8 +30,15 @@ export const resolvers = {
     ...gpuQueries,
     ...workerQueries,
     ...viewerQueries,
+    ...auditQueries,
   },
-  Mutation: { ...taskMutations, ...workerMutations, ...gpuMutations, ...presetMutations, ...viewerMutations },
+  Mutation: audited({
+    ...taskMutations,
+    ...workerMutations,
+    ...gpuMutations,
+    ...presetMutations,
+    ...viewerMutations,
+  }),
   Subscription: { ...taskSubscriptions, ...gpuSubscriptions, ...workerSubscriptions },
   Service,
   Preset,
@@ -38,6 +47,8 @@ export const resolvers = {
   TaskConnection,
   StartEstimate,
   ...taskEventTypes,
+  AuditEntry,
+  AuditVerification,
   Gpu,
   GpuProcess,
   Worker,

@@ -65,7 +65,8 @@ const BigInteger = new GraphQLScalarType<bigint, string>({
 /** The schema's own scalars, by their names there. */
 export const scalars = { DateTime, JSON: Json, BigInt: BigInteger }
 
-function parseDateTime(text: string): number {
+/** Milliseconds since 1970. @throws GraphQLError */
+export function parseDateTime(text: string): number {
   const match = RFC_3339.exec(text)
   if (match === null) {
     throw new GraphQLError(

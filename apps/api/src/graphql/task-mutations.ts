@@ -34,14 +34,14 @@ export const submissionQueries = {
 } satisfies QueryResolvers
 
 export const taskMutations = {
-  async submitTask(_parent, { input }, { dispatcher, principal }) {
+  async submitTask(_parent, { input }, { dispatcher, principal, actor }) {
     const hidden = hiddenAmong([input], principal)
     if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
     const parsed = parseSubmission(input, principal.owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues)
-    return submittedOne(await dispatcher.submit([parsed.request]), input.presetId)
+    return submittedOne(await dispatcher.submit([parsed.request], actor), input.presetId)
   },
-  async submitTasks(_parent, { inputs }, { dispatcher, principal }) {
+  async submitTasks(_parent, { inputs }, { dispatcher, principal, actor }) {
     if (inputs.length < 1 || inputs.length > MAX_INPUTS) {
       throw refusal('BAD_USER_INPUT', `inputs must hold 1 to ${MAX_INPUTS} tasks, not ${inputs.length}.`)
     }
@@ -52,16 +52,16 @@ export const taskMutations = {
     }
     const parsed = parseSubmissions(inputs, principal.owner)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues, parsed.index)
-    const result = await dispatcher.submit(parsed.requests)
+    const result = await dispatcher.submit(parsed.requests, actor)
     return result.status === 'submitted'
       ? { __typename: 'SubmitTasksSuccess', tasks: result.tasks }
       : submitProblem(result, inputs[result.index]?.presetId ?? '', result.index)
   },
   async retryTask(_parent, { id }, context) {
-    const { dispatcher, store, principal } = context
+    const { dispatcher, store, principal, actor } = context
     forbidSubmitting(principal)
     const result = (await isVisible(id, context))
-      ? await dispatcher.retry(id as TaskId, principal.owner)
+      ? await dispatcher.retry(id as TaskId, principal.owner, actor)
       : null
     if (result === null) return unknownTaskProblem(id)
     const presetId =
@@ -69,23 +69,23 @@ export const taskMutations = {
     return submittedOne(result, presetId)
   },
   async deleteTask(_parent, { id }, context) {
-    const { dispatcher } = context
-    const result = (await isVisible(id, context)) ? await dispatcher.deleteTask(id as TaskId) : null
+    const { dispatcher, actor } = context
+    const result = (await isVisible(id, context)) ? await dispatcher.deleteTask(id as TaskId, actor) : null
     if (result === null) return unknownTaskProblem(id)
     return result.status === 'deleted' ? { __typename: 'DeleteTaskSuccess', id } : refusedProblem(result)
   },
   async cancelTask(_parent, { id, reason }, context) {
-    const { dispatcher } = context
+    const { dispatcher, actor } = context
     const isThere = await isVisible(id, context)
-    const task = isThere ? await dispatcher.cancel(id as TaskId, reason ?? null) : null
+    const task = isThere ? await dispatcher.cancel(id as TaskId, reason ?? null, actor) : null
     return task === null ? unknownTaskProblem(id) : { __typename: 'CancelTaskSuccess', task }
   },
-  async cancelTasks(_parent, { filter, reason }, { dispatcher, principal }) {
+  async cancelTasks(_parent, { filter, reason }, { dispatcher, principal, actor }) {
     const parsed = parseFilter(filter)
     if (Object.keys(parsed).length === 0) {
       throw refusal('BAD_USER_INPUT', 'filter must say which tasks are meant; it says nothing.')
     }
-    const matching = dispatcher.cancelMatching(restricted(parsed, principal), reason ?? null)
+    const matching = dispatcher.cancelMatching(restricted(parsed, principal), reason ?? null, actor)
     const tasks = await searching(matching)
     return { count: tasks.length, ids: tasks.map(({ id }) => id) }
   },

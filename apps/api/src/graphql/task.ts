@@ -3,13 +3,13 @@ import {
   isAtLeast,
   unknownTaskText,
   type EventBatch,
-  type JsonValue,
   type Task as DomainTask,
   type TaskFilter,
   type TaskId,
   type TaskOutput,
 } from '@gpu-service/tasks'
 import { StoreError } from '@gpu-service/task-store'
+import { shownSpec } from '../shown-spec.ts'
 import { checkStretch } from './arguments.ts'
 import type { Context } from './context.ts'
 import { refusal } from './errors.ts'
@@ -77,8 +77,7 @@ export const taskSubscriptions = {
 } satisfies SubscriptionResolvers
 
 export const FailureEvidence = {
-  // What stands in an environment may be a secret.
-  spec: ({ spec }) => JSON.parse(JSON.stringify({ ...spec, env: Object.keys(spec.env) })) as JsonValue,
+  spec: ({ spec }) => shownSpec(spec),
 } satisfies FailureEvidenceResolvers
 
 /** What a feed refuses is told to the client, and that a task was removed while it was being read. */

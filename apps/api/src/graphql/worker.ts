@@ -19,8 +19,8 @@ export const workerQueries = {
 } satisfies QueryResolvers
 
 export const workerMutations = {
-  async startSession(_parent, { presetId }, { dispatcher, principal }) {
-    const result = await dispatcher.startSession(presetId, principal.owner)
+  async startSession(_parent, { presetId }, { dispatcher, principal, actor }) {
+    const result = await dispatcher.startSession(presetId, principal.owner, actor)
     switch (result.status) {
       case 'started':
         return { __typename: 'StartSessionSuccess', worker: result.worker }
@@ -30,8 +30,8 @@ export const workerMutations = {
         return refusedProblem(result)
     }
   },
-  async endSession(_parent, { id, force }, { dispatcher }) {
-    const result = await dispatcher.endSession(id as WorkerId, force)
+  async endSession(_parent, { id, force }, { dispatcher, actor }) {
+    const result = await dispatcher.endSession(id as WorkerId, force, actor)
     if (result === null) return unknownWorkerProblem(id)
     return result.status === 'refused'
       ? refusedProblem(result)

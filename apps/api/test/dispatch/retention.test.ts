@@ -9,7 +9,9 @@ import { eventually, NO_GPU, oneOff, Stage, turns } from './stage.ts'
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const DAY = 24 * HOUR
-const NONE: RetentionLimits = { maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null }
+const NONE: RetentionLimits = {
+  ...{ maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null, maxAuditAgeMs: null },
+}
 
 let root: string
 let artifactFiles: ArtifactFolder
@@ -157,6 +159,29 @@ describe('a limit of size', () => {
     await stage.dispatcher.cancel(running, null)
     await stage.reached(running, 'CANCELLED')
   })
+})
+
+test('entries of the audit log go when they were kept long enough, and are looked at once an hour', async () => {
+  await using stage = await open({ maxAuditAgeMs: HOUR })
+  await settled(stage)
+  await ended(stage)
+  const told = async (): Promise<readonly string[]> => {
+    const { entries } = await stage.store.auditLog({ filter: {}, first: 100, before: null })
+    return entries.map(({ seq, action }) => `${seq} ${action}`)
+  }
+  expect(await told()).toEqual(['4 task.end', '3 task.run', '2 task.start', '1 task.submit'])
+  // Entries bear the time of the machine, which is ahead of the scripted one by a day.
+  stage.clock.advance(26 * HOUR)
+  await eventually(async () => {
+    expect(await told()).toEqual(['5 audit.remove'])
+  })
+  await pass(stage, 10 * MINUTE)
+  expect(await told()).toEqual(['5 audit.remove'])
+  stage.clock.advance(HOUR)
+  await eventually(async () => {
+    expect(await told()).toEqual(['6 audit.remove'])
+  })
+  expect(await stage.store.verifyAudit({ after: 0, first: null, kept: null })).toMatchObject({ fault: null })
 })
 
 describe('deleting a task', () => {

@@ -376,7 +376,9 @@ export function onlyTask(result: SubmitResult | null): Task {
   return submitted.task
 }
 
-const KEEP_ALL: RetentionLimits = { maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null }
+const KEEP_ALL: RetentionLimits = {
+  ...{ maxAgeMs: null, maxArtifactBytes: null, maxDatabaseBytes: null, maxAuditAgeMs: null },
+}
 
 /** Every artifact is taken, when the turn of the event loop is over. */
 const NO_SECRETS: SecretSources = {

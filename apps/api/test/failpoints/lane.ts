@@ -252,6 +252,7 @@ export class Lane implements AsyncDisposable {
     faults.push(...(await this.#faultyMarks(task)))
     faults.push(...(await this.#faultyArtifacts(id, status === 'COMPLETED' ? comesTo.artifacts : 0)))
     faults.push(...(await this.#leftovers()))
+    faults.push(...(await this.#faultyAudit(task)))
     return faults
   }
 
@@ -276,6 +277,27 @@ export class Lane implements AsyncDisposable {
     return [
       ...(task.artifacts.length >= count ? [] : [`it has ${task.artifacts.length} artifacts`]),
       ...task.artifacts.flatMap((row) => (files.includes(row.id) ? [] : [`artifact ${row.id} has no file`])),
+    ]
+  }
+
+  /** The log holds, and tells of the task what the task tells of itself. */
+  async #faultyAudit({ id, status, attempts }: SeenHistory): Promise<readonly string[]> {
+    const { auditVerification, auditLog } = await this.service.query<{
+      auditVerification: { fault: { message: string } | null }
+      auditLog: { edges: { node: { action: string; status: string | null } }[] }
+    }>(
+      `query ($id: ID!) {
+        auditVerification { fault { message } }
+        auditLog(first: 200, filter: { targetId: $id }) { edges { node { action status } } }
+      }`,
+      { id },
+    )
+    const moves = auditLog.edges.map(({ node }) => node).filter((node) => node.status !== null)
+    const starts = moves.filter(({ action }) => action === 'task.start')
+    return [
+      ...(auditVerification.fault === null ? [] : [`the audit log: ${auditVerification.fault.message}`]),
+      ...(moves[0]?.status === status ? [] : [`by the audit log it is ${moves[0]?.status}`]),
+      ...(starts.length === attempts.length ? [] : [`the audit log tells of ${starts.length} attempts`]),
     ]
   }
 

@@ -4,12 +4,14 @@ import { makeExecutableSchema } from '@graphql-tools/schema'
 import { graphql, parse, subscribe, type ExecutionResult } from 'graphql'
 import {
   LOCAL,
+  type Actor,
   type Dispatcher,
   type GpuId,
   type GpuInventory,
   type GpuSimulation,
   type LiveGpu,
   type LiveWorker,
+  type NewAuditEntry,
   type Preset,
   type PresetCatalog,
   type PresetId,
@@ -33,6 +35,8 @@ export interface Stage {
   /** The data, or what went wrong as `CODE: message`. */
   readonly ask: (query: string, variables?: Record<string, unknown>) => Promise<unknown>
   readonly subscribe: (query: string) => Promise<AsyncIterableIterator<ExecutionResult>>
+  /** What was written to the audit log. */
+  readonly audit: readonly NewAuditEntry[]
 }
 
 /** Ids that change when the test says so. */
@@ -57,16 +61,24 @@ export interface Answers {
 
 /** The schema with its resolvers before a domain that answers as the test says. */
 export function createStage(answers: Answers): Stage {
+  const audit: NewAuditEntry[] = []
+  const recordAudit = (entries: readonly NewAuditEntry[]): Promise<void> => {
+    audit.push(...entries)
+    return Promise.resolve()
+  }
   const contextValue: Context = {
     dispatcher: only<Dispatcher>('dispatcher', answers.dispatcher),
-    store: only<TaskStore>('store', answers.store),
+    store: only<TaskStore>('store', { recordAudit, ...answers.store }),
     presets: only<PresetCatalog>('presets', answers.presets),
     gpus: only<GpuInventory>('gpus', answers.gpus),
-    service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process' },
+    service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process', signingKey: SIGNING_KEY },
     keys: only<KeyRing>('keys', answers.keys),
     principal: { ...LOCAL, owner: 'ada', ...answers.principal },
+    actor: ADA,
+    signal: new AbortController().signal,
   }
   return {
+    audit,
     async ask(query, variables) {
       const { data, errors } = await graphql({
         schema,
@@ -101,6 +113,9 @@ function only<T extends object>(name: string, given: Partial<Record<keyof T, unk
     },
   }) as T
 }
+
+export const ADA: Actor = { kind: 'local', id: null, name: 'ada', address: '127.0.0.1' }
+const SIGNING_KEY = { publicKey: 'a key', fingerprint: 'sha256:1' }
 
 export const TASK_ID = '0199f000-0000-7000-8000-000000000001' as TaskId
 export const WORKER_ID = '0199f000-0000-7000-8000-000000000002' as WorkerId

@@ -14,6 +14,7 @@ import { LOCAL, type Logger } from '@gpu-service/tasks'
 import type { Authenticator } from '../../src/access/authenticator.ts'
 import { refusal } from '../../src/graphql/errors.ts'
 import type { ContextRequest } from '../../src/graphql/operations.ts'
+import type { ExportOptions } from '../../src/http/exports.ts'
 import { scalars } from '../../src/graphql/scalars.ts'
 import { type Server, type ServerLimits, type ServerOptions, startServer } from '../../src/server.ts'
 
@@ -261,6 +262,7 @@ export async function startWorld(
     },
     authenticator: ANYBODY,
     artifacts: { open: () => Promise.resolve(null) },
+    exports: NOTHING_TO_EXPORT,
     health: () => Promise.resolve({ ready: true, checks: {} }),
     logger,
     ...options,
@@ -284,6 +286,16 @@ export async function startWorld(
     },
   }
 }
+
+/** Whoever exports something gives what there is. */
+const NOTHING_TO_EXPORT = new Proxy<Partial<ExportOptions>>(
+  {},
+  {
+    get(_target, name) {
+      throw new Error(`The test does not say what exports.${String(name)} is.`)
+    },
+  },
+) as ExportOptions
 
 /** A POST of an operation; gives the status and the parsed body. */
 export async function post(

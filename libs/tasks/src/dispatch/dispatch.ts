@@ -11,6 +11,7 @@ import type {
   SubmitRequest,
   SubmitResult,
 } from '../dispatcher.ts'
+import { type Actor, SERVICE } from '../audit.ts'
 import { watchJumps } from '../clock.ts'
 import { Changes, Feeds } from '../feed.ts'
 import { Retention } from '../housekeeping/retention.ts'
@@ -141,11 +142,15 @@ export class TaskDispatcher implements Dispatcher {
 
   // ----------------------------------------------------------------------------------------------------------------- clients
 
-  async submit(requests: readonly SubmitRequest[]): Promise<SubmitResult> {
-    return this.#submit(requests, null)
+  async submit(requests: readonly SubmitRequest[], by: Actor = SERVICE): Promise<SubmitResult> {
+    return this.#submit(requests, null, by)
   }
 
-  async #submit(requests: readonly SubmitRequest[], retryOf: TaskId | null): Promise<SubmitResult> {
+  async #submit(
+    requests: readonly SubmitRequest[],
+    retryOf: TaskId | null,
+    by: Actor,
+  ): Promise<SubmitResult> {
     const { store, maxQueued } = this.#options
     // First of all: a client that asks again whether its task was taken must hear so, full queue or not.
     const earlier = await this.#submittedBefore(requests)
@@ -164,7 +169,7 @@ export class TaskDispatcher implements Dispatcher {
         `${taken} of ${maxQueued} places in the queue are taken, and ${tasks.length} are asked for. Try again later.`,
       )
     this.#arriving += tasks.length
-    const created = await store.create(tasks).finally(() => {
+    const created = await store.create(tasks, by).finally(() => {
       this.#arriving -= tasks.length
     })
     if (created.status === 'conflict') return conflict(created.task, created.index)
@@ -221,9 +226,9 @@ export class TaskDispatcher implements Dispatcher {
     })
   }
 
-  async cancel(id: TaskId, reason: string | null): Promise<Task | null> {
+  async cancel(id: TaskId, reason: string | null, by: Actor = SERVICE): Promise<Task | null> {
     const { store, clock } = this.#options
-    const task = await store.requestCancel(id, { at: clock.now(), reason })
+    const task = await store.requestCancel(id, { at: clock.now(), reason }, by)
     if (task === null) return null
     const { status, stopReason, cancelReason } = task
     if (status === 'CANCELLED') {
@@ -241,36 +246,44 @@ export class TaskDispatcher implements Dispatcher {
     return task
   }
 
-  async cancelMatching(filter: TaskFilter, reason: string | null): Promise<readonly Task[]> {
+  async cancelMatching(
+    filter: TaskFilter,
+    reason: string | null,
+    by: Actor = SERVICE,
+  ): Promise<readonly Task[]> {
     const matching = await this.#options.store.matching(this.activeTasks(), filter)
     const cancelled = await Promise.all(
-      matching.filter(({ status }) => !isFinal(status)).map(({ id }) => this.cancel(id, reason)),
+      matching.filter(({ status }) => !isFinal(status)).map(({ id }) => this.cancel(id, reason, by)),
     )
     return cancelled.filter((task) => task !== null)
   }
 
-  async retry(id: TaskId, owner: string): Promise<SubmitResult | null> {
+  async retry(id: TaskId, owner: string, by: Actor = SERVICE): Promise<SubmitResult | null> {
     const task = await this.#options.store.task(id)
     if (task === null) return null
     if (!isFinal(task.status))
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be repeated.`)
     const { presetId, input, priority, labels, affinity, asked } = task
     const request = { owner, presetId, input, priority, labels, affinity, idempotencyKey: null, ...asked }
-    return this.#submit([request], id)
+    return this.#submit([request], id, by)
   }
 
-  async deleteTask(id: TaskId): Promise<{ readonly status: 'deleted' } | Refused | null> {
+  async deleteTask(
+    id: TaskId,
+    by: Actor = SERVICE,
+  ): Promise<{ readonly status: 'deleted' } | Refused | null> {
     const task = await this.#options.store.task(id)
     if (task === null) return null
     if (!isFinal(task.status))
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be deleted.`)
     // None: somebody else was first.
-    return (await this.#retention.remove([id])) === 0 ? null : { status: 'deleted' }
+    return (await this.#retention.remove([id], by, null)) === 0 ? null : { status: 'deleted' }
   }
 
   async startSession(
     presetId: string,
     owner: string,
+    by: Actor = SERVICE,
   ): Promise<
     | { readonly status: 'started'; readonly worker: LiveWorker }
     | { readonly status: 'unknown-preset'; readonly message: string }
@@ -284,34 +297,40 @@ export class TaskDispatcher implements Dispatcher {
       return refused('SHUTTING_DOWN', 'The service is stopping and starts nothing any more.')
     const spec = settled(preset.spec, gpus.list())
     const started = await this.#loop.inTurn(() =>
-      startSession(this.#loop, this.#pool, preset.id, spec, owner),
+      startSession(this.#loop, this.#pool, preset.id, spec, owner, by),
     )
     return 'status' in started ? started : { status: 'started', worker: this.#live(started) }
   }
 
-  async endSession(id: WorkerId, force: boolean): Promise<LiveWorker | Refused | null> {
+  async endSession(id: WorkerId, force: boolean, by: Actor = SERVICE): Promise<LiveWorker | Refused | null> {
     const life = this.#pool.get(id)
     if (life === undefined) return null
     if (life.worker.mode !== 'SESSION')
       return refused('NOT_A_SESSION', 'The worker has one task and ends with it; cancel the task instead.')
+    // Before it ends: what is asked for is written, whatever comes of it.
+    const target = { kind: 'worker', id } as const
+    const details = { force: String(force) }
+    await this.#options.store.recordAudit([
+      { actor: by, action: 'worker.end', target, result: 'OK', status: null, reason: null, details },
+    ])
     await life.end('A client asked for its end.', force)
     this.#loop.nudge()
     return this.#live(life)
   }
 
-  async drainGpu(id: GpuId, reason: string | null): Promise<LiveGpu | null> {
+  async drainGpu(id: GpuId, reason: string | null, by: Actor = SERVICE): Promise<LiveGpu | null> {
     const { store, clock, gpus } = this.#options
     if (!gpus.list().some((gpu) => gpu.id === id)) return null
     const drain = { at: clock.now(), reason }
-    await store.setDrain(id, drain)
+    await store.setDrain(id, drain, by)
     this.#drains.set(id, drain)
     return this.#gpuChanged(id)
   }
 
-  async enableGpu(id: GpuId): Promise<LiveGpu | null> {
+  async enableGpu(id: GpuId, by: Actor = SERVICE): Promise<LiveGpu | null> {
     const { store, gpus } = this.#options
     if (!gpus.list().some((gpu) => gpu.id === id)) return null
-    await store.setDrain(id, null)
+    await store.setDrain(id, null, by)
     this.#drains.delete(id)
     gpus.restore(id)
     return this.#gpuChanged(id)

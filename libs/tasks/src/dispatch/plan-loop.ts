@@ -1,3 +1,4 @@
+import type { Actor } from '../audit.ts'
 import { delay } from '../clock.ts'
 import type { DispatcherOptions } from '../dispatcher.ts'
 import type { GpuId, PresetId, TaskId, WorkerId, WorkerName } from '../ids.ts'
@@ -330,10 +331,11 @@ export class PlanLoop {
     claim: GpuClaim,
     reason: string,
     owner: string | null,
+    by?: Actor,
   ): Promise<WorkerLife> {
     const { store, logger, pool } = this.#options
     const row = this.#workerRow(presetId, spec, claim, owner)
-    await store.createWorker(row)
+    await store.createWorker(row, by)
     this.#outlook = null
     logger.info({ workerId: row.id, presetId, reason }, 'Starting a session worker that no task asked for.')
     return pool.add(freshWorker(row), [], true)

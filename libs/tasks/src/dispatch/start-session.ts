@@ -1,3 +1,4 @@
+import type { Actor } from '../audit.ts'
 import type { Refused } from '../dispatcher.ts'
 import { plan, type WantedSession } from '../planner/index.ts'
 import { specHashOf } from '../spec-hash.ts'
@@ -15,6 +16,7 @@ export async function startSession(
   presetId: PresetId,
   spec: WorkerSpec,
   owner: string,
+  by: Actor,
 ): Promise<WorkerLife | Refused> {
   const { session } = spec
   if (session === null)
@@ -48,5 +50,6 @@ export async function startSession(
     start.claim,
     'A client asked for it.',
     isolation === 'owner' ? owner : null,
+    by,
   )
 }

@@ -1,11 +1,12 @@
 import type { ArtifactFiles } from '../artifact-files.ts'
+import { type Actor, SERVICE } from '../audit.ts'
 import { delay, type Clock } from '../clock.ts'
 import type { TaskId } from '../ids.ts'
 import type { Logger } from '../logger.ts'
 import type { ForgettingStore, TaskRemoval, TaskStore } from '../store.ts'
 import { ClockTrust, STEADY_MS } from './clock-trust.ts'
 
-/** What is kept of tasks that have ended; `null`: there is no such limit. */
+/** What is kept of tasks that have ended, and of the audit log; `null`: there is no such limit. */
 export interface RetentionLimits {
   /** How long, from a task's end, in milliseconds. */
   readonly maxAgeMs: number | null
@@ -13,6 +14,8 @@ export interface RetentionLimits {
   readonly maxArtifactBytes: number | null
   /** Of what is stored in the database. */
   readonly maxDatabaseBytes: number | null
+  /** How long entries of the audit log are kept, in milliseconds. */
+  readonly maxAuditAgeMs: number | null
 }
 
 /** What ended so lately is not removed for any limit: somebody may be reading its end. */
@@ -21,6 +24,8 @@ const SPARED_MS = 10 * 60_000
 const BATCH = 50
 /** A crash cuts off the compaction of those that had just ended, which are among so many. */
 const TO_COMPACT = 200
+/** Each removal from the audit log is an entry of it: there must not be one in every round. */
+const AUDIT_EVERY_MS = 3_600_000
 
 export interface RetentionOptions {
   readonly store: ForgettingStore & Pick<TaskStore, 'compact'>
@@ -47,6 +52,8 @@ export class Retention {
   #isTold = false
   #removed = 0
   #lastRoundAt: number | null = null
+  /** Of the monotonic clock. */
+  #auditDueAt = 0
 
   constructor(options: RetentionOptions) {
     this.#options = options
@@ -63,9 +70,9 @@ export class Retention {
   }
 
   /** Removes those of the tasks that have ended; tells how many these were when all of them is gone. */
-  async remove(ids: readonly TaskId[]): Promise<number> {
+  async remove(ids: readonly TaskId[], by: Actor, reason: string | null): Promise<number> {
     const { store, removed } = this.#options
-    const begun = await store.beginRemoval(ids)
+    const begun = await store.beginRemoval(ids, by, reason)
     this.#removed += begun.length
     for (const { id } of begun) removed(id)
     await this.#carryOut(begun)
@@ -93,6 +100,7 @@ export class Retention {
     if (this.#trust.isBelieved()) {
       await this.#removeOld()
       await this.#removeExcess()
+      await this.#removeAudit()
     }
     await this.#repeat(async () => !(await this.#options.store.giveSpaceBack()))
     this.#lastRoundAt = clock.now()
@@ -129,7 +137,11 @@ export class Retention {
     let count = 0
     await this.#repeat(async () => {
       const old = await store.endedTasks({ before, limit: BATCH, withArtifacts: false })
-      count += await this.remove(old.map(({ id }) => id))
+      count += await this.remove(
+        old.map(({ id }) => id),
+        SERVICE,
+        'It was kept long enough.',
+      )
       return old.length < BATCH
     })
     await this.#repeat(() => store.removeWorkers(before))
@@ -156,13 +168,26 @@ export class Retention {
         this.#isTold = true
         return true
       }
-      count += await this.remove(oldest.map(({ id }) => id))
+      count += await this.remove(
+        oldest.map(({ id }) => id),
+        SERVICE,
+        'There is no room for more.',
+      )
       if (excess === 'database') upTo = Math.max(upTo, ...oldest.map(({ finishedAt }) => finishedAt))
       return false
     })
     if (upTo > 0) await this.#repeat(() => store.removeWorkers(upTo))
     if (count > 0)
       logger.info({ tasks: count }, 'Removed the oldest tasks, because there is no room for more.')
+  }
+
+  async #removeAudit(): Promise<void> {
+    const { store, clock, retention } = this.#options
+    const { maxAuditAgeMs } = retention
+    if (maxAuditAgeMs === null || clock.monotonic() < this.#auditDueAt) return
+    this.#auditDueAt = clock.monotonic() + AUDIT_EVERY_MS
+    const before = clock.now() - maxAuditAgeMs
+    await this.#repeat(() => store.removeAudit(before))
   }
 
   /** Which limit is exceeded. */

@@ -1,0 +1,106 @@
+import {
+  auditDetails,
+  auditHash,
+  type AuditEntry,
+  type AuditHead,
+  type NewAuditEntry,
+} from '@gpu-service/tasks'
+import { ANCHOR_SQL } from './audit-rows.ts'
+import type { Transaction } from './connection.ts'
+import { Prisma } from './generated/client.ts'
+import { plain } from './statements.ts'
+
+/** Of each text of an entry. */
+const MAX_TEXT = 1_000
+
+/**
+ * Writes the audit log's entries in the order of the writer, all those of a transaction with one statement. It alone does, so it knows the
+ * log's end; where a transaction has failed it reads it anew.
+ */
+export interface AuditTrail {
+  /** To be called as the last of a transaction. */
+  write(transaction: Transaction, entries: readonly NewAuditEntry[]): Promise<void>
+  /** Whether what was written last is committed. */
+  settled(isCommitted: boolean): void
+}
+
+export function createAuditTrail(): AuditTrail {
+  /** Of what is committed; `null`: not known. */
+  let head: AuditHead | null = null
+  let written: AuditHead | null = null
+
+  return {
+    async write(transaction, entries) {
+      written = head
+      if (entries.length === 0) return
+      const at = Date.now()
+      let last = head ?? (await readHead(transaction))
+      const rows = entries.map((entry) => {
+        const { seq, hash } = last
+        const next = { ...trimmed(entry), seq: seq + 1, at, previousHash: hash }
+        const row = { ...next, hash: auditHash(next) }
+        last = row
+        return valuesOf(row)
+      })
+      await transaction.execute(insertion(JSON.stringify(rows)))
+      written = { seq: last.seq, hash: last.hash }
+    },
+    settled(isCommitted) {
+      head = isCommitted ? written : null
+    },
+  }
+}
+
+async function readHead(transaction: Transaction): Promise<AuditHead> {
+  const [row] = await transaction.query<AuditHead>(
+    Prisma.sql`SELECT "seq", "hash" FROM "AuditEntry" ORDER BY "seq" DESC LIMIT 1`,
+  )
+  if (row !== undefined) return row
+  const [anchor] = await transaction.query<AuditHead>(Prisma.raw(ANCHOR_SQL))
+  if (anchor === undefined) throw new TypeError('An installation without a row has no audit log.')
+  return anchor
+}
+
+/** With texts as the columns can hold them, since it is these that are read and hashed later. */
+function trimmed(entry: NewAuditEntry): NewAuditEntry {
+  const { actor, target, reason, details } = entry
+  return {
+    ...entry,
+    actor: { ...actor, id: held(actor.id), name: held(actor.name), address: held(actor.address) },
+    target: { ...target, id: held(target.id) },
+    result: held(entry.result),
+    reason: held(reason),
+    details: Object.fromEntries(Object.entries(details).map(([name, text]) => [name, held(text)])),
+  }
+}
+
+/** Most texts are. */
+const PLAIN = /^[ -~]*$/
+
+function held(text: string): string
+function held(text: string | null): string | null
+function held(text: string | null): string | null {
+  if (text === null || (text.length <= MAX_TEXT && PLAIN.test(text))) return text
+  return plain(text.slice(0, MAX_TEXT))
+}
+
+const COLUMNS = [
+  ...['seq', 'at', 'actorKind', 'actorId', 'actorName', 'actorAddress', 'action', 'targetKind', 'targetId'],
+  ...['result', 'status', 'reason', 'details', 'hash'],
+]
+
+/** In the order of `COLUMNS`. */
+function valuesOf({ seq, at, actor, action, target, result, status, reason, details, hash }: AuditEntry) {
+  return [
+    ...[seq, at, actor.kind, actor.id, actor.name, actor.address, action, target.kind, target.id],
+    ...[result, status, reason, auditDetails(details), hash],
+  ]
+}
+
+const INTO = `INSERT INTO "AuditEntry" (${COLUMNS.map((column) => `"${column}"`).join(', ')})
+  SELECT ${COLUMNS.map((_, index) => `"value" ->> ${index}`).join(', ')} FROM json_each(`
+
+/** As JSON they are one parameter: half of what a parameter for each value costs, and every change of a task waits for it. */
+function insertion(rows: string): Prisma.Sql {
+  return new Prisma.Sql([INTO, ')'], [rows])
+}
