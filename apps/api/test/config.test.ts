@@ -99,7 +99,12 @@ test('reads every setting from the environment', () => {
     maxPassMs: 0,
     housekeepingMs: 2_500,
     retention: {
-      ...{ maxAgeMs: 43_200_000, maxArtifactBytes: null, maxDatabaseBytes: null, maxAuditAgeMs: 31_536_000_000 },
+      ...{
+        maxAgeMs: 43_200_000,
+        maxArtifactBytes: null,
+        maxDatabaseBytes: null,
+        maxAuditAgeMs: 31_536_000_000,
+      },
     },
     gpuSampleMs: 250,
     allowedOrigins: ['https://console.example', 'http://localhost:5173'],
