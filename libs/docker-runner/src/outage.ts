@@ -68,20 +68,20 @@ export interface EngineEnding {
 
 /**
  * `null`: it ended by itself and before the engine's eyes, or that cannot be told. `outage` is one that was noticed since the container was
- * last seen to run; `isAdopted`: it began under an earlier process of the service, and nobody has watched the engine since.
+ * last seen to run; `isUnseen`: it was never seen to run by this reader, and nobody has watched the engine since it began.
  */
 export async function engineEnding(
   engine: Engine,
   container: ContainerInfo,
   outage: Outage | null,
-  isAdopted: boolean,
+  isUnseen: boolean,
   signal: AbortSignal,
 ): Promise<EngineEnding | null> {
   const isEngineExit = ENGINE_EXITS.includes(container.exitCode) && !container.oomKilled
   let isTaken: boolean
   try {
     if (outage === null) {
-      if (!(isEngineExit || isAdopted) || !(await hasForgottenEnd(engine, container, signal))) return null
+      if (!(isEngineExit || isUnseen) || !(await hasForgottenEnd(engine, container, signal))) return null
     } else if (container.finishedAt > outage.to) return null
     // One that leaves its containers alone has not killed this one either: somebody else has, such as the kernel for want of memory.
     isTaken = !(await engine.info(signal)).liveRestore

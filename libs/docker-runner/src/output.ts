@@ -95,8 +95,7 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         isPaused = info.paused
         yield* follow()
       } else if (info.phase === 'exited' && (yield* readToEnd(null, info.exitCode !== 0))) {
-        const isAdopted = !followed && options.after.stdout !== ''
-        const ended = await engineEnding(engine, info, outage?.isCertain ? outage : null, isAdopted, signal)
+        const ended = await engineEnding(engine, info, outage?.isCertain ? outage : null, !followed, signal)
         if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
         else if (ended === null && outage !== null) yield noticeOf(outage)
         await diskWatch.look()

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { OUTPUT_START, type OutputCursor } from '@gpu-service/tasks'
+import { OUTPUT_START, type OutputCursor, type WorkerOutput } from '@gpu-service/tasks'
 import { readOutput } from '@gpu-service/tasks/testing'
 import type { EngineProxy } from './engine-proxy.ts'
 import { type DockerRig, openProxiedRig, type ProxiedRig } from './rig.ts'
@@ -366,6 +366,22 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
       const { gaps, end } = await readOutput(rig.runner, name, { signal: never })
       expect(gaps).toEqual([expect.stringMatching(/no log: x/)])
       expect(end).toMatchObject({ exitCode: 0 })
+    })
+
+    it('says that it may have missed the end of a worker that it was not seen to watch, where it was restarted since', async () => {
+      const { name } = await rig.start('echo up; exit 0')
+      await expect.poll(() => rig.runner.inspect(name)).toMatchObject({ phase: 'exited' })
+      // Restarted, an engine has forgotten all that happened before.
+      proxy.rule((line) => (line.includes('/events') ? { kind: 'answer', body: Buffer.alloc(0) } : undefined))
+      const body = Buffer.from(JSON.stringify({ DockerRootDir: '/', LiveRestoreEnabled: true }))
+      proxy.rule((line) => (line.includes('/info') ? { kind: 'answer', body } : undefined))
+      const items: WorkerOutput[] = []
+      for await (const item of rig.runner.output(name, { after: { stdout: '', stderr: '' }, signal: never }))
+        items.push(item)
+      expect(items.map(({ kind }) => kind)).toEqual(['data', 'gap', 'end'])
+      expect(items.at(-1)).toMatchObject({
+        cause: expect.stringMatching(/ended while the Docker engine was not there/) as string,
+      })
     })
 
     it('says what is gone where a log was rotated', async () => {

@@ -1,6 +1,6 @@
-import { privateEngineObstacle, type PrivateEngine } from '@gpu-service/test-engine'
+import { clientOf, privateEngineObstacle, type PrivateEngine } from '@gpu-service/test-engine'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   CONNECTED,
   countingScript,
@@ -48,6 +48,7 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
           `awk 'BEGIN { for (i = 0; i < ${FLOOD}; i++) printf "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"%d \\",\\"seq\\":%d}\\n", i, i + 1
            printf "{\\"event\\":\\"finish\\",\\"status\\":\\"completed\\",\\"seq\\":%d}\\n", i + 1 }'`,
         ),
+        brief: script(`sleep ${KILLED_AFTER_S}; ${CONNECTED}; ${FINISHED}`),
         killed: script(`echo '{"event":"text_delta","delta":"x"}'; sleep ${KILLED_AFTER_S}; kill -9 $$`),
         short: script(`${CONNECTED}; ${FINISHED}`),
       },
@@ -115,6 +116,25 @@ describe.skipIf(privateEngineObstacle() !== null)('an engine that restores its c
     const { status, error, exitCode } = await service.ended(id)
     expect({ status, code: error?.code, exitCode }).toEqual({ status: 'FAILED', code: 'LOST', exitCode: 137 })
     expect(error?.message).toMatch(/ended while the Docker engine was not there/)
+  })
+
+  test('killed as it starts a worker, which ends while it is away, has the task end as it should, or lost, but not unfinished', async () => {
+    const id = await service.submit('brief')
+    await service.reached(id, 'STARTING')
+    // At the earliest moment at which its container runs, maybe before the service has heard of it.
+    const docker = clientOf(engine.dockerHost)
+    await vi.waitFor(
+      async () => {
+        expect(await docker.listContainers()).not.toEqual([])
+      },
+      { timeout: 20_000, interval: 5 },
+    )
+    await engine.stop('KILL')
+    await delay(2 * KILLED_AFTER_S * 1_000)
+    await engine.start()
+    const { status, error } = await service.ended(id)
+    // What it has said into the pipe may still be there.
+    expect(['COMPLETED', 'LOST']).toContain(error?.code ?? status)
   })
 
   test(`is waited for ${OUTAGE_MS} ms`, { timeout: 60_000 + OUTAGE_MS }, async () => {
