@@ -3,7 +3,7 @@ import { request } from 'node:http'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { openTaskStore } from '@gpu-service/task-store'
-import { ROLES, type ApiKey, type PresetId, type Role } from '@gpu-service/tasks'
+import { actorOf, LOCAL, ROLES, type ApiKey, type PresetId, type Role } from '@gpu-service/tasks'
 import { openKeyRing } from './access/key-ring.ts'
 import { problemOfNewKey } from './access/new-key.ts'
 import { databaseFileOf, describeProblems, readConfig, type Environment } from './config.ts'
@@ -18,6 +18,7 @@ const USAGE = `Usage:
 
 It works on the service of this DATA_DIR, whether it runs or not. What is created is printed once.
 `
+const AT_THE_MACHINE = actorOf(LOCAL, null)
 const DAY_MS = 86_400_000
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
@@ -224,9 +225,9 @@ async function stoppedService(file: string): Promise<Keeper> {
   const store = await openTaskStore({ url: `file:${file}`, logger })
   const keys = await openKeyRing(store, systemClock, logger)
   return {
-    create: async (key) => (await keys.create({ ...key, createdBy: 'the command keys' })).text,
+    create: async (key) => (await keys.create(key, AT_THE_MACHINE)).text,
     list: () => Promise.resolve(keys.list()),
-    revoke: async (id) => (await keys.revoke(id)) !== null,
+    revoke: async (id) => (await keys.revoke(id, AT_THE_MACHINE)) !== null,
     async [Symbol.asyncDispose]() {
       await keys[Symbol.asyncDispose]()
       await store[Symbol.asyncDispose]()

@@ -9,6 +9,7 @@ import { createSecretSources, openPresetCatalog } from '@gpu-service/presets'
 import { createProcessRunner, createWorkerPackages } from '@gpu-service/process-runner'
 import { openTaskStore } from '@gpu-service/task-store'
 import {
+  actorOf,
   isAtLeast,
   maySee,
   openDispatcher,
@@ -177,13 +178,10 @@ async function start(
     runner: choice.kind,
     signingKey,
   }
-  const createContext = ({ signal, caller: { principal, address } }: ContextRequest): Context => {
-    const { kind, id, name } = principal
-    return {
-      ...{ dispatcher, store: ports.store, presets, gpus, service, keys },
-      ...{ principal, actor: { kind, id, name, address }, signal },
-    }
-  }
+  const createContext = ({ signal, caller: { principal, address } }: ContextRequest): Context => ({
+    ...{ dispatcher, store: ports.store, presets, gpus, service, keys },
+    ...{ principal, actor: actorOf(principal, address), signal },
+  })
   let stopping = false
   const server = own(
     await startServer({

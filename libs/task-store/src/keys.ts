@@ -13,20 +13,24 @@ export function createKeys(reader: PrismaClient, writer: Writer) {
       return rows.map(toKey)
     },
 
-    addKey: ({ presets, name, owner, createdBy, ...key }) =>
-      writer.change((transaction) =>
-        insert(transaction, 'ApiKey', [
-          {
-            ...key,
-            ...{ name: plain(name), owner: plain(owner), createdBy: plain(createdBy) },
-            presets: jsonOrNull(presets),
-          },
-        ]),
-      ),
+    addKey: ({ presets, name, owner, createdBy, ...key }, actor) =>
+      writer.change(async (transaction) => {
+        const { id, role } = key
+        transaction.record({
+          ...{ actor, action: 'key.create', target: { kind: 'key', id } },
+          ...{ result: 'OK', status: null, reason: null, details: { name, owner, role } },
+        })
+        const columns = { name: plain(name), owner: plain(owner), createdBy: plain(createdBy) }
+        await insert(transaction, 'ApiKey', [{ ...key, ...columns, presets: jsonOrNull(presets) }])
+      }),
 
-    revokeKey: (id, at) =>
-      writer.change(async ({ execute }) => {
-        await execute(
+    revokeKey: (id, at, actor) =>
+      writer.change(async (transaction) => {
+        transaction.record({
+          ...{ actor, action: 'key.revoke', target: { kind: 'key', id } },
+          ...{ result: 'OK', status: null, reason: null, details: {} },
+        })
+        await transaction.execute(
           Prisma.sql`UPDATE "ApiKey" SET "revokedAt" = ${at} WHERE "id" = ${id} AND "revokedAt" IS NULL`,
         )
       }),

@@ -1,3 +1,4 @@
+import type { Actor } from './audit.ts'
 import type { PresetId, TaskId } from './ids.ts'
 import type { Task } from './task.ts'
 
@@ -46,6 +47,11 @@ export function accountOf(owner: string): string {
   return owner.split('/', 1)[0] ?? ''
 }
 
+/** A principal as the audit log keeps it; `address`: from where it asks. */
+export function actorOf({ kind, id, name }: Principal, address: string | null): Actor {
+  return { kind, id, name, address }
+}
+
 /** Whether it may see the task, and do with it what its role allows. */
 export function maySee(principal: Principal, task: Pick<Task, 'id' | 'owner' | 'presetId'>): boolean {
   const { owner, role, taskId } = principal
@@ -89,9 +95,9 @@ export interface StoredKey extends ApiKey {
 export interface KeyStore {
   /** All of them, also those that are of no use any more, oldest first. */
   keys(): Promise<readonly StoredKey[]>
-  addKey(key: StoredKey): Promise<void>
+  addKey(key: StoredKey, by: Actor): Promise<void>
   /** One that was revoked before stays as it is. */
-  revokeKey(id: string, at: number): Promise<void>
+  revokeKey(id: string, at: number, by: Actor): Promise<void>
   noteKeyUses(uses: readonly Pick<ApiKey, 'id' | 'lastUsedAt' | 'lastUsedFrom'>[]): Promise<void>
   /** 32 bytes that only this installation knows, made the first time. */
   secret(): Promise<Buffer>

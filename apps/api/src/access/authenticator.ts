@@ -99,7 +99,9 @@ function isLocal(address: string, { headers, httpVersion }: Origin): boolean {
   const isLoopback = address === '::1' || /^(::ffff:)?127\./.test(address)
   // Some proxies add nothing, but speak the HTTP of 1996 to those behind them.
   const isForwarded = httpVersion === '1.0' || FORWARDING.some((name) => headers[name] !== undefined)
-  return isLoopback && headers.origin === undefined && !isForwarded && isLoopbackName(headers.host)
+  // An image or a link of a page has no Origin; it says what it comes from in another way.
+  const isPage = headers.origin !== undefined || headers['sec-fetch-site'] !== undefined
+  return isLoopback && !isPage && !isForwarded && isLoopbackName(headers.host)
 }
 
 /** What a proxy adds. */

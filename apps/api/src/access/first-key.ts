@@ -1,3 +1,4 @@
+import { SERVICE } from '@gpu-service/tasks'
 import { isLoopback, type Config } from '../config.ts'
 import type { KeyRing } from './key-ring.ts'
 
@@ -17,10 +18,8 @@ export async function firstKeyOf(
 ): Promise<string | null> {
   if (isLoopback(host) && auth === 'loopback') return null
   if (keys.list().length === 0) {
-    const { text } = await keys.create({
-      ...{ name: 'first', owner: 'local', role: 'admin', createdBy: 'the first start' },
-      ...{ presets: null, expiresAt: null },
-    })
+    const key = { name: 'first', owner: 'local', role: 'admin', presets: null, expiresAt: null } as const
+    const { text } = await keys.create(key, SERVICE)
     return text
   }
   if (keys.hasUsable()) return null

@@ -1,5 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
 import {
+  type Actor,
   type ApiKey,
   type Clock,
   type KeyStore,
@@ -23,7 +24,6 @@ export interface NewKey {
   readonly role: Role
   readonly presets: readonly PresetId[] | null
   readonly expiresAt: number | null
-  readonly createdBy: string
 }
 
 /** Someone who has shown who he is. */
@@ -44,9 +44,9 @@ export interface KeyRing extends AsyncDisposable {
   /** Whether there is a key that is of use, with the role or more where one is given. */
   hasUsable(role?: Role): boolean
   /** `text` is shown to whoever asked for it, and kept nowhere. */
-  create(request: NewKey): Promise<{ readonly key: ApiKey; readonly text: string }>
+  create(request: NewKey, by: Actor): Promise<{ readonly key: ApiKey; readonly text: string }>
   /** Ends the key, and what is open with it. `null`: there is none. */
-  revoke(id: string): Promise<ApiKey | null>
+  revoke(id: string, by: Actor): Promise<ApiKey | null>
   /** A browser token. */
   sign(claims: TokenClaims): string
   /** Whose key or token it is; `null`: of nobody, or of nobody any more. */
@@ -144,23 +144,23 @@ export async function openKeyRing(store: KeyStore, clock: Clock, logger: Logger)
     hasUsable: (role) =>
       [...keys.values()].some((key) => isUsable(key) && (role === undefined || key.role === role)),
 
-    async create(request) {
+    async create(request, by) {
       const { id, secret: own, text } = newKeyText()
       const key: StoredKey = {
         ...request,
-        ...{ id, hash: hashOf(own), createdAt: clock.now() },
+        ...{ id, hash: hashOf(own), createdAt: clock.now(), createdBy: by.name },
         ...{ revokedAt: null, lastUsedAt: null, lastUsedFrom: null },
       }
-      await store.addKey(key)
+      await store.addKey(key, by)
       keys.set(id, key)
       return { key: withoutHash(key), text }
     },
 
-    async revoke(id) {
+    async revoke(id, by) {
       const key = keys.get(id)
       if (key === undefined) return null
       const revoked = { ...key, revokedAt: key.revokedAt ?? clock.now() }
-      await store.revokeKey(id, revoked.revokedAt)
+      await store.revokeKey(id, revoked.revokedAt, by)
       keys.set(id, revoked)
       endHeld(({ keyId }) => keyId === id)
       return withoutHash(revoked)

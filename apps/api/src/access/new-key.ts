@@ -8,7 +8,7 @@ export const WORD = /^[\w.-]{1,64}$/
 export const WORD_TEXT = '1 to 64 of letters, digits, ".", "_" and "-"'
 
 /** What is wrong with the key that is asked for; `null`: nothing. */
-export function problemOfNewKey(key: Omit<NewKey, 'createdBy'>, now: number): string | null {
+export function problemOfNewKey(key: NewKey, now: number): string | null {
   const { name, owner, role, presets, expiresAt } = key
   if (name.trim() === '' || name.length > MAX_NAME) return `name must have 1 to ${MAX_NAME} characters.`
   if (!WORD.test(owner)) return `owner must have ${WORD_TEXT}.`

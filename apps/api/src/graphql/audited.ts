@@ -40,8 +40,8 @@ const TELLINGS: { readonly [M in Exclude<keyof MutationResolvers, '__isTypeOf'>]
   drainGpu: { action: 'gpu.drain', target: gpu, done: 'elsewhere' },
   enableGpu: { action: 'gpu.enable', target: gpu, done: 'elsewhere' },
   simulateGpu: { action: 'gpu.simulate', target: gpu, done: 'here' },
-  createApiKey: { action: 'key.create', target: () => key({}), done: 'here' },
-  revokeApiKey: { action: 'key.revoke', target: key, done: 'here' },
+  createApiKey: { action: 'key.create', target: () => key({}), done: 'elsewhere' },
+  revokeApiKey: { action: 'key.revoke', target: key, done: 'elsewhere' },
   createBrowserToken: { action: 'token.create', target: () => key({}), done: 'here' },
   reloadPresets: { action: 'presets.reload', target: () => ({ kind: 'presets', id: null }), done: 'here' },
 }
@@ -81,10 +81,7 @@ function withEntry({ action, target, done }: Telling, resolve: Resolve): Resolve
       result: 'DUPLICATE',
     }))
     if (problem !== null) entries.push({ ...entry, result: problem })
-    else if (done === 'here') {
-      const made = answer.key === undefined ? entry.target : key(answer.key)
-      entries.push({ ...entry, target: made, result: 'OK' })
-    }
+    else if (done === 'here') entries.push({ ...entry, result: 'OK' })
     if (entries.length > 0) await store.recordAudit(entries)
     return answer
   }
@@ -96,7 +93,6 @@ interface Answer {
   readonly code?: string
   readonly duplicate?: boolean
   readonly task?: { readonly id: string }
-  readonly key?: { readonly id: string }
   readonly tasks?: readonly { readonly duplicate: boolean; readonly task: { readonly id: string } }[]
 }
 

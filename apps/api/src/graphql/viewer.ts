@@ -15,16 +15,16 @@ export const viewerQueries = {
 } satisfies QueryResolvers
 
 export const viewerMutations = {
-  async createApiKey(_parent, { input }, { keys, principal }) {
+  async createApiKey(_parent, { input }, { keys, actor }) {
     const { name, role, owner } = input
     const presets = (input.presets ?? null) as readonly PresetId[] | null
     const asked = { name, role, owner, presets, expiresAt: input.expiresAt ?? null }
     const problem = problemOfNewKey(asked, Date.now())
     if (problem !== null) throw refusal('BAD_USER_INPUT', problem)
-    return keys.create({ ...asked, createdBy: principal.name })
+    return keys.create(asked, actor)
   },
-  async revokeApiKey(_parent, { id }, { keys }) {
-    const key = await keys.revoke(id)
+  async revokeApiKey(_parent, { id }, { keys, actor }) {
+    const key = await keys.revoke(id, actor)
     return key === null
       ? { __typename: 'UnknownApiKeyProblem' as const, message: `There is no API key ${id}.`, id }
       : { __typename: 'RevokeApiKeySuccess' as const, key }

@@ -24,15 +24,13 @@ export async function serveLocally(app: FastifyInstance, path: string): Promise<
   })
   server.on('connection', (socket) => own.add(socket))
   await rm(path, { force: true })
-  const mask = process.umask(0o177)
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(path, resolve)
-    })
-  } finally {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    // The socket is made within the call. Nothing else is made meanwhile, with a mask that is not meant for it.
+    const mask = process.umask(0o177)
+    server.listen(path, resolve)
     process.umask(mask)
-  }
+  })
   return {
     owns: (socket) => own.has(socket),
     [Symbol.asyncDispose]: () =>

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openTaskStore } from '@gpu-service/task-store'
-import { LOCAL, silentLogger, type Clock } from '@gpu-service/tasks'
+import { LOCAL, silentLogger, type Actor, type Clock } from '@gpu-service/tasks'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createAuthenticator, type Authenticator, type Origin } from '../../src/access/authenticator.ts'
 import { openKeyRing, type KeyRing, type NewKey } from '../../src/access/key-ring.ts'
@@ -10,6 +10,7 @@ import { newKeyText, parseKeyText } from '../../src/access/key-text.ts'
 import { problemOfNewKey } from '../../src/access/new-key.ts'
 
 const HOUR = 3_600_000
+const ANN: Actor = { kind: 'key', id: 'k', name: 'ann', address: '10.0.0.2' }
 
 /** A clock that stands until it is told to go on. */
 class Standing implements Pick<Clock, 'now' | 'monotonic'> {
@@ -62,17 +63,10 @@ describe('keys', () => {
   })
 
   const made = (more: Partial<NewKey> = {}) =>
-    keys.create({
-      ...{
-        name: 'frontend',
-        owner: 'acme',
-        role: 'submit',
-        presets: null,
-        expiresAt: null,
-        createdBy: 'ann',
-      },
-      ...more,
-    })
+    keys.create(
+      { name: 'frontend', owner: 'acme', role: 'submit', presets: null, expiresAt: null, ...more },
+      ANN,
+    )
   const whose = (text: string) => keys.find(text, '10.0.0.1')?.principal ?? null
 
   test('let their holder in, also after a restart, and only whole', async () => {
@@ -115,11 +109,11 @@ describe('keys', () => {
       expiresAt: clock.at + HOUR,
     })
     const ofToken = keys.find(token, null)?.hold()
-    expect(await keys.revoke(one.key.id)).toMatchObject({ id: one.key.id, revokedAt: clock.at })
+    expect(await keys.revoke(one.key.id, ANN)).toMatchObject({ id: one.key.id, revokedAt: clock.at })
     expect(holds.map((hold) => hold?.ended.aborted)).toEqual([true, false])
     expect(ofToken?.ended.aborted).toBe(true)
     expect([one.text, other.text, token].map((text) => whose(text) !== null)).toEqual([false, true, false])
-    expect(await keys.revoke('nobody')).toBeNull()
+    expect(await keys.revoke('nobody', ANN)).toBeNull()
     await close()
     await open()
     expect([one.text, other.text].map((text) => whose(text) !== null)).toEqual([false, true])
@@ -185,6 +179,7 @@ describe('keys', () => {
       ['from elsewhere', { address: '10.0.0.1' }],
       ['from a connection that has broken off', { address: 'unknown' }],
       ["from a browser's page", { headers: { host: 'localhost', origin: 'http://localhost:3000' } }],
+      ["from a page's image", { headers: { host: 'localhost', 'sec-fetch-site': 'cross-site' } }],
       ['by another name', { headers: { host: 'gpu.example' } }],
       ['without a name', { headers: {} }],
       ['from a proxy', { headers: { host: 'localhost', 'x-forwarded-for': '10.0.0.1' } }],

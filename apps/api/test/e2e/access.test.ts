@@ -32,6 +32,8 @@ const NEEDS: Readonly<Record<string, Role>> = {
   'Query.workers': 'OPERATE',
   'Query.worker': 'OPERATE',
   'Query.apiKeys': 'ADMIN',
+  'Query.auditLog': 'ADMIN',
+  'Query.auditVerification': 'ADMIN',
   'Mutation.submitTask': 'SUBMIT',
   'Mutation.submitTasks': 'SUBMIT',
   'Mutation.cancelTask': 'SUBMIT',
@@ -339,6 +341,20 @@ describe('a service that asks for keys', () => {
     const got = async (who: string) =>
       (await fetch(file, { headers: { authorization: `Bearer ${key(who)}` } })).status
     expect({ own: await got('READ'), other: await got('stranger') }).toEqual({ own: 200, other: 404 })
+
+    const exported = async (who: string, path: string) => {
+      const headers = { authorization: `Bearer ${key(who)}` }
+      const response = await fetch(new URL(`/export/${path}`, service.url), { headers })
+      return { status: response.status, has: (await response.text()).includes(id) }
+    }
+    expect(await exported('READ', 'tasks?format=ndjson')).toEqual({ status: 200, has: true })
+    expect(await exported('stranger', 'tasks?format=ndjson')).toEqual({ status: 200, has: false })
+    for (const path of [`events?task=${id}&format=ndjson`, `tasks/${id}/bundle`]) {
+      expect(await exported('READ', path)).toEqual({ status: 200, has: true })
+      expect((await exported('stranger', path)).status).toBe(404)
+    }
+    expect((await exported('OPERATE', 'audit?format=ndjson')).status).toBe(403)
+    expect(await exported('ADMIN', 'audit?format=ndjson')).toEqual({ status: 200, has: true })
   })
 
   test('knows no other preset for a key that is for some only', async () => {
