@@ -4,7 +4,9 @@ import type { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import type { Principal } from '@gpu-service/tasks'
 import type { Caller } from '../access/authenticator.ts'
+import { byteRangeOf } from './byte-range.ts'
 import { callerOf } from './caller.ts'
+import { sendErrors } from './graphql-request.ts'
 
 /** An artifact's file and what is known of it. */
 export interface ServedArtifact {
@@ -21,7 +23,8 @@ export interface Artifacts {
 }
 
 /**
- * Serves `/artifacts/:id`. Workers decide what is in an artifact, so a browser is told to save it and never to run, guess or keep it.
+ * Serves `/artifacts/:id`, whole or in parts, so that a download goes on where it broke off. Workers decide what is in an artifact, so a browser
+ * is told to save it and never to run, guess or keep it.
  */
 export function serveArtifacts(app: FastifyInstance, artifacts: Artifacts): void {
   app.get<{ Params: { id: string } }>('/artifacts/:id', async (request, reply) => {
@@ -33,16 +36,30 @@ export function serveArtifacts(app: FastifyInstance, artifacts: Artifacts): void
     }
     const file = await open(artifact.path, constants.O_RDONLY | constants.O_NOFOLLOW)
     const { size } = await file.stat()
+    const { range: asked, 'if-range': ifRange } = request.headers
+    const etag = `"${artifact.sha256}"`
+    // The parts of another file would not fit together.
+    const range = ifRange === undefined || ifRange === etag ? byteRangeOf(asked, size) : null
+    if (range === 'beyond') {
+      await file.close()
+      reply.header('content-range', `bytes */${size}`)
+      return sendErrors(reply, 416, [
+        { message: `It has ${size} bytes.`, extensions: { code: 'BAD_REQUEST' } },
+      ])
+    }
+    if (range !== null) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${size}`)
     return reply
       .headers({
         'content-type': mediaTypeOf(artifact),
-        'content-length': size,
+        'content-length': range === null ? size : range.end - range.start + 1,
+        'accept-ranges': 'bytes',
+        etag,
         'content-disposition': dispositionOf(artifact.name),
         'content-security-policy': "sandbox; default-src 'none'",
         // RFC 9530, so that a client can check what it got.
         'repr-digest': `sha-256=:${Buffer.from(artifact.sha256, 'hex').toString('base64')}:`,
       })
-      .send(heldStream(caller, file.createReadStream()))
+      .send(heldStream(caller, file.createReadStream(range ?? {})))
   })
 }
 

@@ -309,6 +309,37 @@ test('serves an artifact to be saved and never to be run', async () => {
   await rm(folder, { recursive: true })
 })
 
+test.each<[string, number, string, string | null]>([
+  ['bytes=0-3', 206, '0123', 'bytes 0-3/10'],
+  ['bytes=7-', 206, '789', 'bytes 7-9/10'],
+  ['bytes=-2', 206, '89', 'bytes 8-9/10'],
+  ['bytes=-99', 206, '0123456789', 'bytes 0-9/10'],
+  ['bytes=5-99', 206, '56789', 'bytes 5-9/10'],
+  ['bytes=9-9', 206, '9', 'bytes 9-9/10'],
+  ['bytes=10-', 416, 'It has 10 bytes.', 'bytes */10'],
+  ['bytes=-0', 416, 'It has 10 bytes.', 'bytes */10'],
+  ['bytes=5-2', 200, '0123456789', null],
+  ['bytes=0-1,4-5', 200, '0123456789', null],
+  ['bytes=99999999999999999999-', 200, '0123456789', null],
+  ['lines=1-2', 200, '0123456789', null],
+])('answers an artifact asked for with Range: %s', async (range, status, body, contentRange) => {
+  const folder = await mkdtemp(join(tmpdir(), 'artifacts-'))
+  const path = join(folder, 'file')
+  await writeFile(path, '0123456789')
+  const artifact = { path, name: 'file', mediaType: 'text/plain', sha256: '00ff' }
+  await using world = await startWorld({ artifacts: { open: () => Promise.resolve(artifact) } })
+  const get = (headers: Record<string, string>) =>
+    fetch(new URL('/artifacts/a', world.server.url), { headers })
+  const response = await get({ range })
+  expect(response.status).toBe(status)
+  expect(await response.text()).toContain(body)
+  expect(response.headers.get('content-range')).toBe(contentRange)
+  // Of another file than the one whose part is there already, the whole is given.
+  expect(await (await get({ range, 'if-range': '"00"' })).text()).toBe('0123456789')
+  expect((await get({ range, 'if-range': '"00ff"' })).status).toBe(status)
+  await rm(folder, { recursive: true })
+})
+
 test('cuts off a request whose head is too large', async () => {
   await using world = await startWorld()
   const socket = connectTcp(world.server.port, '127.0.0.1')
