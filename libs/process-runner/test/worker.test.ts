@@ -151,7 +151,7 @@ describe('processes of a worker', () => {
     })
   })
 
-  it('end at once where they are stopped the moment they are started', async () => {
+  it('end at once where they are stopped the moment they are started', { timeout: 30_000 }, async () => {
     for (let round = 0; round < 10; round += 1) {
       const { order } = await rig.start('sleep 60')
       const askedAt = performance.now()

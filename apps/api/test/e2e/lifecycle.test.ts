@@ -137,7 +137,7 @@ describe('wrong settings', () => {
     const started = TestService.start({
       runner: 'process',
       presets: {},
-      env: { PORT: 'x', HOST: '0.0.0.0', GPUS: 'many' },
+      env: { PORT: 'x', HOST: 'example.com', GPUS: 'many' },
     })
     await expect(started).rejects.toThrow(/exited with 78 .*HOST.*PORT.*GPUS/s)
   })
