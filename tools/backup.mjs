@@ -1,7 +1,7 @@
 // npm run backup -- FOLDER: a copy of the database and of the artifacts, while the service runs or not.
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { prepare, ROOT, SetupError } from './setup.mjs'
+import { prepare, ROOT, runTool } from './setup.mjs'
 
 async function main() {
   await prepare()
@@ -14,8 +14,4 @@ async function main() {
   await import(pathToFileURL(bundle).href)
 }
 
-main().catch((error) => {
-  if (!(error instanceof SetupError)) throw error
-  console.error(error.message)
-  process.exitCode = 1
-})
+runTool(main)

@@ -1,5 +1,5 @@
 // npm run build: apps/api/dist/main.js, the service as a machine runs it that starts it by itself.
-import { prepare, SetupError } from './setup.mjs'
+import { prepare, runTool } from './setup.mjs'
 
 async function main() {
   await prepare()
@@ -8,8 +8,4 @@ async function main() {
   await stop()
 }
 
-main().catch((error) => {
-  if (!(error instanceof SetupError)) throw error
-  console.error(error.message)
-  process.exitCode = 1
-})
+runTool(main)

@@ -1,6 +1,6 @@
 // npm run keys: makes, lists and ends API keys of the service in DATA_DIR, whether it runs or not.
 import { pathToFileURL } from 'node:url'
-import { prepare, SetupError } from './setup.mjs'
+import { prepare, runTool } from './setup.mjs'
 
 async function main() {
   await prepare()
@@ -11,8 +11,4 @@ async function main() {
   await import(pathToFileURL(bundle).href)
 }
 
-main().catch((error) => {
-  if (!(error instanceof SetupError)) throw error
-  console.error(error.message)
-  process.exitCode = 1
-})
+runTool(main)

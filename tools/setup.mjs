@@ -69,3 +69,12 @@ function localHeaders() {
   )
   return version.join('.') === process.versions.node ? { npm_config_nodedir: prefix } : {}
 }
+
+/** Runs a command of these tools; what the machine lacks is said in a line. */
+export function runTool(main) {
+  main().catch((error) => {
+    if (!(error instanceof SetupError)) throw error
+    console.error(error.message)
+    process.exitCode = 1
+  })
+}

@@ -2,7 +2,7 @@ import { SERVICE } from '@gpu-service/tasks'
 import { isLoopback, type Config } from '../config.ts'
 import type { KeyRing } from './key-ring.ts'
 
-/** The service is told to serve nobody, or everybody. */
+/** Nobody could call the service as it is set up: keys are needed, and none is of use. The message says how to make one. */
 export class NoKeyError extends Error {
   override readonly name = 'NoKeyError'
 }
