@@ -149,6 +149,13 @@ export function createLogReader(after: OutputCursor): LogReader {
     return true
   }
 
+  /** Moves the place over bytes that are yielded. An entry of which only the header has come was not read: it does not speak last. */
+  function took(bytes: number): void {
+    if (bytes === 0) return
+    place.partialBytes += bytes
+    last = place
+  }
+
   /** Moves the place over a complete entry. */
   function close(endsLine: boolean, prefix: Buffer, stampAt: number): void {
     if (!endsLine) return
@@ -223,7 +230,7 @@ export function createLogReader(after: OutputCursor): LogReader {
           next += skipped
           start = next
           end = stop
-          place.partialBytes += passes ? stop - next : 0
+          if (passes) took(stop - next)
           next = stop
           if (left === 0) close(chunk[stop - 1] === NEWLINE, stamp, 0)
           continue
@@ -282,7 +289,6 @@ export function createLogReader(after: OutputCursor): LogReader {
           passes = true
           skip = 0
         }
-        if (passes) last = speaks
         const stop = next + size
         if (stop > chunk.length) {
           // The rest comes with the next chunk, when the stamp is no longer at hand.
@@ -293,11 +299,11 @@ export function createLogReader(after: OutputCursor): LogReader {
           if (passes) {
             chunk.copyWithin(end, from, chunk.length)
             end += chunk.length - from
-            speaks.partialBytes += chunk.length - from
+            took(chunk.length - from)
           }
           break
         }
-        if (passes) speaks.partialBytes += size - skip
+        if (passes) took(size - skip)
         close(chunk[stop - 1] === NEWLINE, prefix, stampAt)
         if (passes) {
           chunk.copyWithin(end, next + skip, stop)
