@@ -3,19 +3,31 @@ import { request } from 'node:http'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { openTaskStore } from '@gpu-service/task-store'
-import { actorOf, LOCAL, ROLES, type ApiKey, type PresetId, type Role } from '@gpu-service/tasks'
+import {
+  actorOf,
+  LIMIT_NAMES,
+  LOCAL,
+  ROLES,
+  type ApiKey,
+  type KeyLimits,
+  type LimitName,
+  type PresetId,
+  type Role,
+} from '@gpu-service/tasks'
 import { openKeyRing } from './access/key-ring.ts'
-import { problemOfNewKey } from './access/new-key.ts'
+import { problemOfLimits, problemOfNewKey } from './access/new-key.ts'
 import { databaseFileOf, describeProblems, readConfig, type Environment } from './config.ts'
 import { createLogger } from './log.ts'
 import { LOCAL_SOCKET } from './start.ts'
 import { systemClock } from './system-clock.ts'
 
 const USAGE = `Usage:
-  npm run keys -- create --name <name> --role read|submit|operate|admin [--owner <account>] [--presets a/b,c/d] [--expires 90d]
+  npm run keys -- create --name <name> --role read|submit|operate|admin [--owner <account>] [--presets a/b,c/d] [--expires 90d] [--limits <limits>]
   npm run keys -- list
+  npm run keys -- limit <id> <limits>
   npm run keys -- revoke <id>
 
+Limits: ${LIMIT_NAMES.map((name) => `${name}=<number or none>`).join(',')}; any of them.
 It works on the service of this DATA_DIR, whether it runs or not. What is created is printed once.
 `
 const AT_THE_MACHINE = actorOf(LOCAL, null)
@@ -28,11 +40,14 @@ type Listed = Pick<
   'id' | 'name' | 'owner' | 'role' | 'presets' | 'expiresAt' | 'revokedAt' | 'lastUsedAt'
 >
 
+type Limits = Partial<KeyLimits>
+
 interface Asked {
   readonly name: string
   readonly owner: string
   readonly role: Role
   readonly presets: readonly PresetId[] | null
+  readonly limits: Limits
   readonly expiresAt: number | null
 }
 
@@ -40,6 +55,7 @@ interface Asked {
 interface Keeper extends AsyncDisposable {
   create(key: Asked): Promise<string>
   list(): Promise<readonly Listed[]>
+  limit(id: string, limits: Limits): Promise<boolean>
   revoke(id: string): Promise<boolean>
 }
 
@@ -70,8 +86,10 @@ export async function keysCommand(args: readonly string[], env: Environment): Pr
     case 'list':
       for (const key of await keeper.list()) process.stdout.write(`${lineOf(key)}\n`)
       return 0
+    case 'limit':
     case 'revoke':
-      if (await keeper.revoke(asked.id)) return 0
+      if (await (asked.command === 'limit' ? keeper.limit(asked.id, asked.limits) : keeper.revoke(asked.id)))
+        return 0
       process.stderr.write(`There is no API key ${asked.id}.\n`)
       return 1
   }
@@ -80,6 +98,7 @@ export async function keysCommand(args: readonly string[], env: Environment): Pr
 type Parsed =
   | { readonly command: 'create'; readonly key: Asked }
   | { readonly command: 'list' }
+  | { readonly command: 'limit'; readonly id: string; readonly limits: Limits }
   | { readonly command: 'revoke'; readonly id: string }
   | { readonly problem: string }
 
@@ -87,14 +106,19 @@ function parse(args: readonly string[]): Parsed | null {
   const option = { type: 'string' } as const
   let parsed
   try {
-    const options = { name: option, role: option, owner: option, presets: option, expires: option }
+    const of = { name: option, role: option, owner: option }
+    const options = { ...of, presets: option, expires: option, limits: option }
     parsed = parseArgs({ args: [...args], options, allowPositionals: true })
   } catch (error) {
     return { problem: error instanceof Error ? error.message : String(error) }
   }
   const { values, positionals } = parsed
-  const [command, id, ...more] = positionals
-  if (more.length > 0) return null
+  const [command, id, given, ...more] = positionals
+  if (command === 'limit' && id !== undefined && given !== undefined && more.length === 0) {
+    const limits = parseLimits(given)
+    return typeof limits === 'string' ? { problem: limits } : { command, id, limits }
+  }
+  if (given !== undefined) return null
   if (command === 'list' && id === undefined) return { command }
   if (command === 'revoke' && id !== undefined) return { command, id }
   if (command !== 'create' || id !== undefined) return null
@@ -103,10 +127,25 @@ function parse(args: readonly string[]): Parsed | null {
   const expiresAt = values.expires === undefined ? null : momentOf(values.expires)
   if (expiresAt !== null && Number.isNaN(expiresAt))
     return { problem: '--expires must be days, such as 90d, or a moment, such as 2027-01-31T00:00:00Z.' }
+  const limits = parseLimits(values.limits ?? '')
+  if (typeof limits === 'string') return { problem: limits }
   const presets = (values.presets?.split(',') ?? null) as readonly PresetId[] | null
-  const key = { name: values.name ?? '', owner: values.owner ?? 'local', role, presets, expiresAt }
+  const key = { name: values.name ?? '', owner: values.owner ?? 'local', role, presets, limits, expiresAt }
   const problem = problemOfNewKey(key, Date.now())
   return problem === null ? { command, key } : { problem }
+}
+
+/** A text says what is wrong. */
+function parseLimits(text: string): Limits | string {
+  const limits: { [N in LimitName]?: number | null } = {}
+  for (const item of text.split(',').filter((each) => each !== '')) {
+    const [word, amount = ''] = item.split('=', 2)
+    const name = LIMIT_NAMES.find((each) => each === word)
+    if (name === undefined || !/^(\d{1,10}|none)$/.test(amount))
+      return `${item} is not a limit: <name>=<number or none>, with one of ${LIMIT_NAMES.join(', ')}.`
+    limits[name] = amount === 'none' ? null : Number(amount)
+  }
+  return problemOfLimits(limits) ?? limits
 }
 
 function momentOf(text: string): number {
@@ -186,6 +225,13 @@ async function runningService(socketPath: string): Promise<Keeper | null> {
         },
       }))
     },
+    async limit(id, limits) {
+      const { setApiKeyLimits } = await ask(
+        'mutation ($id: ID!, $limits: ApiKeyLimitsInput!) { setApiKeyLimits(id: $id, limits: $limits) { ... on SetApiKeyLimitsSuccess { key { id } } } }',
+        { id, limits },
+      )
+      return 'key' in (setApiKeyLimits as object)
+    },
     async revoke(id) {
       const { revokeApiKey } = await ask(
         'mutation ($id: ID!) { revokeApiKey(id: $id) { ... on RevokeApiKeySuccess { key { id } } } }',
@@ -227,6 +273,7 @@ async function stoppedService(file: string): Promise<Keeper> {
   return {
     create: async (key) => (await keys.create(key, AT_THE_MACHINE)).text,
     list: () => Promise.resolve(keys.list()),
+    limit: async (id, limits) => (await keys.setLimits(id, limits, AT_THE_MACHINE)) !== null,
     revoke: async (id) => (await keys.revoke(id, AT_THE_MACHINE)) !== null,
     async [Symbol.asyncDispose]() {
       await keys[Symbol.asyncDispose]()

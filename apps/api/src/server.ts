@@ -5,7 +5,7 @@ import { type GraphQLError, type GraphQLSchema, OperationTypeNode } from 'graphq
 import type { Logger } from '@gpu-service/tasks'
 import type { Authenticator, Caller } from './access/authenticator.ts'
 import { type Config, isLoopback } from './config.ts'
-import { createErrorFormat } from './graphql/errors.ts'
+import { createErrorFormat, limited } from './graphql/errors.ts'
 import { createGate } from './graphql/gate.ts'
 import { type ContextRequest, createOperations } from './graphql/operations.ts'
 import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
@@ -143,8 +143,14 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     if (isHint(request)) return
     const origin = originOf(request.raw, localSocket?.owns(request.raw.socket) ?? false)
     const authentication = authenticator.authenticate(origin, request.headers.authorization ?? null)
-    if (authentication.status === 'known') request.caller = authentication.caller
-    else if (request.routeOptions.config.open !== true) {
+    if (authentication.status === 'known') {
+      request.caller = authentication.caller
+      const reached = request.routeOptions.config.open === true ? null : request.caller.meter.request()
+      if (reached !== null) {
+        reply.code(429).header('retry-after', reached.retryAfterSeconds)
+        return sendErrors(reply, reply.statusCode, [formatError(limited(reached))])
+      }
+    } else if (request.routeOptions.config.open !== true) {
       if (authentication.status === 'unknown') reply.code(401).header('www-authenticate', 'Bearer')
       else reply.code(429).header('retry-after', authentication.retryAfterSeconds)
       return sendErrors(reply, reply.statusCode, [problem('UNAUTHENTICATED', authentication.message)])

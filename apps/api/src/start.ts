@@ -24,6 +24,7 @@ import packageJson from '../package.json' with { type: 'json' }
 import { createAuthenticator } from './access/authenticator.ts'
 import { firstKeyOf } from './access/first-key.ts'
 import { openKeyRing } from './access/key-ring.ts'
+import { createMeters } from './access/meters.ts'
 import { artifactsFolderOf, databaseFileOf, type Config } from './config.ts'
 import type { Context } from './graphql/context.ts'
 import type { ContextRequest } from './graphql/operations.ts'
@@ -115,6 +116,7 @@ async function start(
   const databaseFile = databaseFileOf(config)
   const store = own(await openTaskStore({ url: `file:${databaseFile}`, logger }))
   const keys = own(await openKeyRing(store, systemClock, logger))
+  const meters = createMeters(keys.limitsOf, systemClock)
   const firstKey = await firstKeyOf(keys, config)
   const presetsFile = config.presetsFile ?? files.presetsFile
   const { volumeRoots, secretRoots, secretEnvPrefix } = config
@@ -169,6 +171,7 @@ async function start(
       housekeepingMs: config.housekeepingMs,
       retention: config.retention,
       shutdown: config.shutdown,
+      limitsOf: keys.limitsOf,
     }),
   )
   const service = {
@@ -178,9 +181,9 @@ async function start(
     runner: choice.kind,
     signingKey,
   }
-  const createContext = ({ signal, caller: { principal, address } }: ContextRequest): Context => ({
-    ...{ dispatcher, store: ports.store, presets, gpus, service, keys },
-    ...{ principal, actor: actorOf(principal, address), signal },
+  const createContext = ({ signal, caller: { principal, meter, address } }: ContextRequest): Context => ({
+    ...{ dispatcher, store: ports.store, presets, gpus, service, keys, meters },
+    ...{ principal, meter, actor: actorOf(principal, address), signal },
   })
   let stopping = false
   const server = own(
@@ -191,7 +194,11 @@ async function start(
       sharedSubscriptions: new Set(['taskEvents']),
       createContext,
       localSocket: join(dataDir, LOCAL_SOCKET),
-      authenticator: createAuthenticator({ keys, required: config.auth === 'required', clock: systemClock }),
+      authenticator: createAuthenticator({
+        ...{ keys, meters },
+        required: config.auth === 'required',
+        clock: systemClock,
+      }),
       artifacts: {
         async open(id, principal) {
           const row = await store.artifact(id as ArtifactId)

@@ -1,4 +1,5 @@
 import {
+  dayStartOf,
   isFinal,
   mayMove,
   SERVICE,
@@ -84,6 +85,10 @@ async function writeProgress(
     artifacts.reduce((sum, { bytes }) => sum + bytes, 0),
   )
   await insert(transaction, 'Output', appends.flatMap(outputRows))
+  await charge(
+    transaction,
+    appends.flatMap(({ result }) => result ?? []),
+  )
   await updateWorker(transaction, workerId, {
     ...worker,
     ...(cursor === undefined ? {} : { cursor }),
@@ -176,6 +181,15 @@ function artifactRows({ taskId, attempt, artifacts = [] }: TaskAppend) {
   return artifacts.map(({ id, name, mediaType, bytes, sha256 }) => ({
     ...{ id, taskId, attempt, name: plain(name), mediaType: plain(mediaType), bytes, sha256 },
   }))
+}
+
+async function charge({ execute }: Transaction, results: readonly AttemptResult[]): Promise<void> {
+  for (const { charge, at } of results)
+    if (charge !== null)
+      await execute(Prisma.sql`
+        INSERT INTO "KeyCharge" ("keyId", "dayStart", "gpuMs")
+        VALUES (${charge.keyId}, ${dayStartOf(at)}, ${charge.gpuMs})
+        ON CONFLICT ("dayStart", "keyId") DO UPDATE SET "gpuMs" = "KeyCharge"."gpuMs" + excluded."gpuMs"`)
 }
 
 function outputRows({ taskId, attempt, result }: CheckedAppend) {

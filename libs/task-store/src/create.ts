@@ -106,6 +106,7 @@ function newColumns(task: NewTask) {
     ...{
       id,
       owner: plain(owner),
+      keyId: task.keyId,
       account: plain(accountOf(owner)),
       presetId,
       priority,

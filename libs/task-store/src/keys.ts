@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { KeyStore } from '@gpu-service/tasks'
+import type { KeyLimits, KeyStore, TextMap } from '@gpu-service/tasks'
 import { Prisma, type PrismaClient } from './generated/client.ts'
 import { toKey } from './rows.ts'
 import { insert, jsonOrNull, plain } from './statements.ts'
@@ -13,7 +13,7 @@ export function createKeys(reader: PrismaClient, writer: Writer) {
       return rows.map(toKey)
     },
 
-    addKey: ({ presets, name, owner, createdBy, ...key }, actor) =>
+    addKey: ({ presets, limits, name, owner, createdBy, ...key }, actor) =>
       writer.change(async (transaction) => {
         const { id, role } = key
         transaction.record({
@@ -21,7 +21,9 @@ export function createKeys(reader: PrismaClient, writer: Writer) {
           ...{ result: 'OK', status: null, reason: null, details: { name, owner, role } },
         })
         const columns = { name: plain(name), owner: plain(owner), createdBy: plain(createdBy) }
-        await insert(transaction, 'ApiKey', [{ ...key, ...columns, presets: jsonOrNull(presets) }])
+        await insert(transaction, 'ApiKey', [
+          { ...key, ...columns, presets: jsonOrNull(presets), limits: JSON.stringify(limits) },
+        ])
       }),
 
     revokeKey: (id, at, actor) =>
@@ -33,6 +35,21 @@ export function createKeys(reader: PrismaClient, writer: Writer) {
         await transaction.execute(
           Prisma.sql`UPDATE "ApiKey" SET "revokedAt" = ${at} WHERE "id" = ${id} AND "revokedAt" IS NULL`,
         )
+      }),
+
+    setKeyLimits: (id, limits, actor) =>
+      writer.change(async (transaction) => {
+        const texts = Object.entries(limits).map(([name, amount]) => [name, String(amount ?? 'none')])
+        transaction.record({
+          ...{ actor, action: 'key.limit', target: { kind: 'key', id } },
+          ...{ result: 'OK', status: null, reason: null, details: Object.fromEntries(texts) as TextMap },
+        })
+        const [row] = await transaction.query<{ readonly limits: string }>(
+          Prisma.sql`SELECT "limits" FROM "ApiKey" WHERE "id" = ${id}`,
+        )
+        const before = JSON.parse(row?.limits ?? '{}') as Partial<KeyLimits>
+        const now = JSON.stringify({ ...before, ...limits })
+        await transaction.execute(Prisma.sql`UPDATE "ApiKey" SET "limits" = ${now} WHERE "id" = ${id}`)
       }),
 
     noteKeyUses: (uses) =>

@@ -24,6 +24,7 @@ export function createLookup(
   | 'worker'
   | 'workerLog'
   | 'history'
+  | 'charges'
   | 'drains'
 > {
   async function withTasks(rows: readonly WorkerRow[]): Promise<readonly Worker[]> {
@@ -118,6 +119,11 @@ export function createLookup(
     },
 
     history: (limit) => readHistory(reader, limit),
+
+    async charges(dayStart) {
+      const rows = await reader.keyCharge.findMany({ where: { dayStart } })
+      return rows.map(({ keyId, gpuMs }) => ({ keyId, gpuMs: Number(gpuMs) }))
+    },
 
     async drains() {
       const rows = await reader.gpuDrain.findMany()

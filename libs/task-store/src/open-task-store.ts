@@ -192,11 +192,13 @@ function createStore(
     worker: read('reading a worker', lookup.worker),
     workerLog: read("reading a worker's log", lookup.workerLog),
     history: read('reading what was measured', lookup.history),
+    charges: read('reading what keys have used', lookup.charges),
     drains: read('reading drains', lookup.drains),
     setDrain: guarded('storing a drain', moves.setDrain),
     keys: read('reading API keys', keys.keys),
     addKey: guarded('storing an API key', keys.addKey),
     revokeKey: guarded('revoking an API key', keys.revokeKey),
+    setKeyLimits: guarded("storing an API key's limits", keys.setKeyLimits),
     noteKeyUses: guarded('storing the use of API keys', keys.noteKeyUses),
     secret: guarded('making a secret', keys.secret),
     [Symbol.asyncDispose]() {

@@ -4,6 +4,7 @@ import type {
   GpuId,
   GpuNeed,
   GpuReading,
+  KeyLimits,
   PresetId,
   SessionOptions,
   StoredKey,
@@ -22,6 +23,7 @@ import type {
   WorkerTimeouts,
 } from '@gpu-service/tasks'
 import {
+  DEFAULT_KEY_LIMITS,
   FAILURE_CAUSES,
   FAILURE_CLASSES,
   ROLES,
@@ -72,6 +74,10 @@ const mode = oneOf('ONE_OFF', 'SESSION')
 const gpuIds = listOf(gpuId)
 const presetIds = listOf(presetId)
 const role = oneOf(...ROLES)
+const limit = orNull(number)
+const keyLimits: Check<Partial<KeyLimits>> = (value): value is Partial<KeyLimits> =>
+  isRecord(value) &&
+  Object.entries(value).every(([name, amount]) => name in DEFAULT_KEY_LIMITS && limit(amount))
 const texts = recordOf(text)
 const stopReason = oneOf(...STOP_REASONS)
 const failureClass = oneOf(...FAILURE_CLASSES)
@@ -218,6 +224,7 @@ export function toTask(row: TaskRow): Task {
   return {
     id: column('id', row.id, taskId),
     owner: row.owner,
+    keyId: row.keyId,
     presetId: column('presetId', row.presetId, presetId),
     spec: specColumn(row.spec),
     input: jsonColumn('input', row.input, json),
@@ -262,6 +269,7 @@ export function toKey(row: ApiKey): StoredKey {
     ...row,
     role: column('role', row.role, role),
     presets: row.presets === null ? null : jsonColumn('presets', row.presets, presetIds),
+    limits: jsonColumn('limits', row.limits, keyLimits),
     createdAt: Number(row.createdAt),
     expiresAt: time(row.expiresAt),
     revokedAt: time(row.revokedAt),

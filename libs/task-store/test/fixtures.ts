@@ -78,6 +78,7 @@ export function newTask(n: number, changes: Partial<NewTask> = {}): NewTask {
   return {
     id: taskId(n),
     owner: 'ann',
+    keyId: null,
     presetId: presetId('test/inference'),
     spec,
     input: { prompt: `task ${n}` },
@@ -158,6 +159,7 @@ export const settlement: AttemptResult = {
   failureClass: null,
   exitCode: 0,
   evidence: null,
+  charge: null,
   output: { text: 'done', result: { ok: true }, usage: { tokens: 3 } },
 }
 
@@ -167,6 +169,7 @@ export const failure: AttemptResult = {
   error: { code: 'WORKER_FAILED', message: 'it broke' },
   failureClass: 'worker_failed',
   exitCode: 3,
+  charge: null,
   evidence: {
     ...{ cause: 'crashed', diagnosis: 'It crashed.', signal: 'SIGSEGV', oomKilled: false },
     ...{ stderr: ['a', 'b'], stdout: ['{"event":"text_delta"}'], imageDigest: 'sha256:1', spec },

@@ -214,6 +214,7 @@ function input({ tasks: queue, workers }: Case): PlanInput {
       handOverMs: { low: 20, middle: 30, high: 50 },
       tasksPerHour: 30,
     }),
+    keys: new Map(),
     maxWorkers: 64,
     blocked: null,
     rules: DEFAULT_RULES,
@@ -224,6 +225,7 @@ function queued(at: number, more: Partial<QueuedTask>): QueuedTask {
   return {
     id: `019a${String(at).padStart(8, '0')}-7000-8000-000000000000` as TaskId,
     owner: 'owner',
+    keyId: null,
     priority: 0,
     queuedAt: NOW - 10_000 + Math.floor(at / 2),
     retryAt: null,
@@ -249,6 +251,7 @@ function occupant(index: number, more: Partial<PlannedWorker>): PlannedWorker {
     session: null,
     runningSince: [NOW - 1_000 * index],
     runningOwners: [`owner ${index}`],
+    runningKeys: [null],
     retiring: null,
     startedAt: NOW - 60_000,
     readyAt: NOW - 50_000,

@@ -17,6 +17,8 @@ export interface Principal {
   readonly kind: 'local' | 'key' | 'token'
   /** Of the key or the token; `null`: of neither. */
   readonly id: string | null
+  /** The API key that it is of, or was made with: what it uses counts against that one's limits; `null`: none. */
+  readonly keyId: string | null
   /** For people. */
   readonly name: string
   /**
@@ -35,6 +37,7 @@ export interface Principal {
 export const LOCAL: Principal = {
   kind: 'local',
   id: null,
+  keyId: null,
   name: 'local',
   owner: 'local',
   role: 'admin',
@@ -65,6 +68,41 @@ export function mayUse({ presets }: Principal, presetId: string): boolean {
   return presets === null || presets.includes(presetId as PresetId)
 }
 
+/** How much may be had with one API key, and the tokens made with it; `null`: as much as there is. */
+export interface KeyLimits {
+  /** Requests, and operations over WebSockets, of any kind. */
+  readonly requestsPerMinute: number | null
+  /** Tasks. */
+  readonly submitsPerMinute: number | null
+  /** QUEUED tasks at a time. */
+  readonly queuedTasks: number | null
+  /** Tasks that have a worker at a time; more wait. */
+  readonly runningTasks: number | null
+  /** From one midnight in UTC to the next: the time of its tasks on their workers, times their GPUs. */
+  readonly gpuSecondsPerDay: number | null
+  /** WebSockets at a time. */
+  readonly sockets: number | null
+  /** Subscriptions at a time, over WebSockets and event streams together. */
+  readonly subscriptions: number | null
+}
+
+export type LimitName = keyof KeyLimits
+/** Those that the dispatcher keeps to. */
+export type TaskLimits = Pick<KeyLimits, 'queuedTasks' | 'runningTasks' | 'gpuSecondsPerDay'>
+
+/** Of a key that has not been given others: a frontend with many users goes through, a program that has run wild does not. */
+export const DEFAULT_KEY_LIMITS: KeyLimits = {
+  requestsPerMinute: 6_000,
+  submitsPerMinute: 600,
+  queuedTasks: 1_000,
+  runningTasks: null,
+  gpuSecondsPerDay: null,
+  sockets: 500,
+  subscriptions: 5_000,
+}
+
+export const LIMIT_NAMES = Object.keys(DEFAULT_KEY_LIMITS) as readonly LimitName[]
+
 /** What is known of an API key. Its text is known to its holder alone. */
 export interface ApiKey {
   /** Part of the key's text. */
@@ -74,6 +112,8 @@ export interface ApiKey {
   readonly owner: string
   readonly role: Role
   readonly presets: readonly PresetId[] | null
+  /** Those that differ from the default. */
+  readonly limits: Partial<KeyLimits>
   /** Milliseconds since 1970, as all times here. */
   readonly createdAt: number
   /** Who made it, for people. */
@@ -98,6 +138,8 @@ export interface KeyStore {
   addKey(key: StoredKey, by: Actor): Promise<void>
   /** One that was revoked before stays as it is. */
   revokeKey(id: string, at: number, by: Actor): Promise<void>
+  /** Another value for each of these; the others stay. */
+  setKeyLimits(id: string, limits: Partial<KeyLimits>, by: Actor): Promise<void>
   noteKeyUses(uses: readonly Pick<ApiKey, 'id' | 'lastUsedAt' | 'lastUsedFrom'>[]): Promise<void>
   /** 32 bytes that only this installation knows, made the first time. */
   secret(): Promise<Buffer>

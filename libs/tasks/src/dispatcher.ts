@@ -1,3 +1,4 @@
+import type { TaskLimits } from './access.ts'
 import type { ArtifactFiles } from './artifact-files.ts'
 import type { Actor } from './audit.ts'
 import type { Clock } from './clock.ts'
@@ -37,11 +38,15 @@ export interface DispatcherOptions {
   readonly retention: RetentionLimits
   /** What becomes of the workers when the dispatcher is disposed: they go on, or are stopped and their tasks cancelled. */
   readonly shutdown: 'detach' | 'stop'
+  /** The limits of an API key as they are now. */
+  readonly limitsOf: (keyId: string) => TaskLimits
 }
 
 /** What a client asks for. */
 export interface SubmitRequest {
   readonly owner: string
+  /** The API key whose limits hold for it; `null`: none do. */
+  readonly keyId: string | null
   readonly presetId: string
   readonly input: JsonValue
   readonly priority: number
@@ -55,6 +60,12 @@ export interface SubmitRequest {
 export type RefusalCode =
   | 'SHUTTING_DOWN'
   | 'QUEUE_FULL'
+  /** The API key has as many tasks in the queue as it may. */
+  | 'KEY_QUEUE_FULL'
+  /** The API key has used its GPU time of the day. */
+  | 'GPU_TIME_SPENT'
+  /** Too much in too short a time. */
+  | 'RATE_LIMITED'
   | 'NO_SUCH_GPU'
   | 'IDEMPOTENCY_CONFLICT'
   /** It has not ended, so there is nothing to repeat or to delete. */
@@ -71,6 +82,8 @@ export interface Refused {
   readonly status: 'refused'
   readonly code: RefusalCode
   readonly message: string
+  /** When it may be asked for again with success; absent: that is not known. */
+  readonly retryAfterSeconds?: number
 }
 
 /** Why a submission cannot become a task. `index`: which one of a batch. */
@@ -108,6 +121,14 @@ export interface Calibration {
   readonly samples: number
   /** The share of them that came between `earliest` and `latest`, 0 to 1; `null`: there is none. */
   readonly within: number | null
+}
+
+/** What an API key has in use. */
+export interface KeyUse {
+  readonly queuedTasks: number
+  readonly runningTasks: number
+  /** Of this day in UTC, running tasks included. */
+  readonly gpuSeconds: number
 }
 
 /** What has been removed since the start of the service, because nobody needed it any more. */
@@ -172,7 +193,7 @@ export interface Dispatcher extends AsyncDisposable {
   /** Cancels all tasks that match and have not ended; gives them as they are then. */
   cancelMatching(filter: TaskFilter, reason: string | null, by?: Actor): Promise<readonly Task[]>
   /** Submits an ended task again, as a new one, with what it asked for itself and otherwise on the preset as it is now. `null`: no such task. */
-  retry(id: TaskId, owner: string, by?: Actor): Promise<SubmitResult | null>
+  retry(id: TaskId, from: Pick<SubmitRequest, 'owner' | 'keyId'>, by?: Actor): Promise<SubmitResult | null>
   /** Removes an ended task with its events, outputs and files; answers when all of that is gone. `null`: no such task. */
   deleteTask(id: TaskId, by?: Actor): Promise<{ readonly status: 'deleted' } | Refused | null>
   /** Starts a session worker of the preset though no task asks for it; answers once its row is stored, before it has loaded. */
@@ -201,6 +222,7 @@ export interface Dispatcher extends AsyncDisposable {
   readonly calibration: Calibration
   /** What is known of the workers that the preset's tasks would get now. */
   factsOfPreset(preset: Preset): WorkerFacts
+  keyUse(keyId: string): KeyUse
   /** The tasks that have not ended. */
   activeTasks(): readonly TaskId[]
   /** The workers that have not been removed, oldest first. */

@@ -1,4 +1,5 @@
 export * from './access.ts'
+export { dayStartOf, type Charge } from './charge.ts'
 export type * from './artifact-files.ts'
 export * from './audit.ts'
 export {

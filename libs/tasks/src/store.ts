@@ -1,4 +1,5 @@
 import type { Actor, AuditLog } from './audit.ts'
+import type { Charge } from './charge.ts'
 import type { Artifact, TaskError, TaskEvent, TaskEventBody } from './event.ts'
 import type { FailureEvidence } from './evidence.ts'
 import type { ArtifactId, GpuId, PresetId, TaskId, WorkerId, WorkerName } from './ids.ts'
@@ -23,6 +24,7 @@ import type { GpuClaim, Worker, WorkerStatus } from './worker.ts'
 export interface NewTask {
   readonly id: TaskId
   readonly owner: string
+  readonly keyId: string | null
   readonly presetId: PresetId
   readonly spec: WorkerSpec
   readonly input: JsonValue
@@ -91,6 +93,8 @@ export interface AttemptResult {
   readonly exitCode: number | null
   /** Of one that FAILED or TIMED_OUT. */
   readonly evidence: FailureEvidence | null
+  /** What it has used counts against this; `null`: against nothing. */
+  readonly charge: Charge | null
   readonly output: TaskOutput
 }
 
@@ -330,6 +334,8 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   workerLog(id: WorkerId, after: number, limit: number): Promise<readonly WorkerLogEvent[]>
   /** Of the last few thousand workers and attempts, at most `limit` figures in each list. */
   history(limit: number): Promise<readonly WorkerHistory[]>
+  /** What was charged to each key on the day in UTC that began at `dayStart`; removed tasks included. */
+  charges(dayStart: number): Promise<readonly Charge[]>
   drains(): Promise<ReadonlyMap<GpuId, GpuDrain>>
   /** `null`: the GPU is in use again. */
   setDrain(id: GpuId, drain: GpuDrain | null, by?: Actor): Promise<void>

@@ -95,6 +95,8 @@ export interface TaskAttempt {
 export interface Task {
   readonly id: TaskId
   readonly owner: string
+  /** The API key that it was submitted with, or whose token; `null`: none. */
+  readonly keyId: string | null
   readonly presetId: PresetId
   readonly spec: WorkerSpec
   readonly input: JsonValue

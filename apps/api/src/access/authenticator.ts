@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { LOCAL, type Clock, type Principal } from '@gpu-service/tasks'
 import { isLoopbackName } from '../http/access.ts'
 import type { Bearer, Hold, KeyRing } from './key-ring.ts'
+import type { Meter, Meters } from './meters.ts'
 
 /** Wrong keys that an address may show in a minute before it is told to wait. */
 const MAX_FAILURES = 10
@@ -21,6 +22,7 @@ export interface Origin {
 export interface Caller {
   readonly principal: Principal
   readonly address: string | null
+  readonly meter: Meter
   /** Begins something that lasts; its signal fires when the caller is nobody any more. */
   hold(): Hold
 }
@@ -44,10 +46,11 @@ export interface Authenticator {
  */
 export function createAuthenticator(options: {
   readonly keys: KeyRing
+  readonly meters: Meters
   readonly required: boolean
   readonly clock: Clock
 }): Authenticator {
-  const { keys, required, clock } = options
+  const { keys, meters, required, clock } = options
   const failures = new Map<string, { readonly since: number; count: number }>()
 
   /** Notes a wrong key; gives how long the address has to wait, in milliseconds; 0: it has not shown too many. */
@@ -61,6 +64,10 @@ export function createAuthenticator(options: {
     const [oldest] = failures.keys()
     if (failures.size > MAX_ADDRESSES && oldest !== undefined) failures.delete(oldest)
     return entry.count > MAX_FAILURES ? entry.since + MINUTE_MS - now : 0
+  }
+
+  function known({ principal, hold }: Bearer, address: string | null): Authentication {
+    return { status: 'known', caller: { principal, address, hold, meter: meters.of(principal) } }
   }
 
   return {
@@ -89,10 +96,6 @@ const WRONG = 'The API key or token is not valid, or is so no more.'
 const LOCAL_BEARER: Bearer = {
   principal: LOCAL,
   hold: () => ({ ended: new AbortController().signal, [Symbol.dispose]: () => undefined }),
-}
-
-function known({ principal, hold }: Bearer, address: string | null): Authentication {
-  return { status: 'known', caller: { principal, address, hold } }
 }
 
 function isLocal(address: string, { headers, httpVersion }: Origin): boolean {

@@ -43,9 +43,9 @@ export function readToken(text: string, secret: Buffer): TokenClaims | null {
   return { id, keyId, owner, role, taskId, presetId, expiresAt }
 }
 
-export function principalOfToken({ id, owner, role, taskId, presetId }: TokenClaims): Principal {
+export function principalOfToken({ id, keyId, owner, role, taskId, presetId }: TokenClaims): Principal {
   return {
-    ...{ kind: 'token', id, owner, role, name: `token ${id.slice(0, 8)} of ${owner}` },
+    ...{ kind: 'token', id, keyId, owner, role, name: `token ${id.slice(0, 8)} of ${owner}` },
     presets: presetId === null ? null : [presetId as PresetId],
     taskId: taskId as TaskId | null,
   }

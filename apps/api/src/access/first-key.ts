@@ -18,8 +18,8 @@ export async function firstKeyOf(
 ): Promise<string | null> {
   if (isLoopback(host) && auth === 'loopback') return null
   if (keys.list().length === 0) {
-    const key = { name: 'first', owner: 'local', role: 'admin', presets: null, expiresAt: null } as const
-    const { text } = await keys.create(key, SERVICE)
+    const key = { name: 'first', owner: 'local', role: 'admin', presets: null } as const
+    const { text } = await keys.create({ ...key, limits: {}, expiresAt: null }, SERVICE)
     return text
   }
   if (keys.hasUsable()) return null

@@ -3,6 +3,8 @@ import {
   type Actor,
   type ApiKey,
   type Clock,
+  DEFAULT_KEY_LIMITS,
+  type KeyLimits,
   type KeyStore,
   type Logger,
   type PresetId,
@@ -23,6 +25,7 @@ export interface NewKey {
   readonly owner: string
   readonly role: Role
   readonly presets: readonly PresetId[] | null
+  readonly limits: Partial<KeyLimits>
   readonly expiresAt: number | null
 }
 
@@ -47,6 +50,10 @@ export interface KeyRing extends AsyncDisposable {
   create(request: NewKey, by: Actor): Promise<{ readonly key: ApiKey; readonly text: string }>
   /** Ends the key, and what is open with it. `null`: there is none. */
   revoke(id: string, by: Actor): Promise<ApiKey | null>
+  /** Gives the key other limits, from now on. `null`: there is none. */
+  setLimits(id: string, limits: Partial<KeyLimits>, by: Actor): Promise<ApiKey | null>
+  /** In force for the key; the default for one that is not there. */
+  readonly limitsOf: (id: string) => KeyLimits
   /** A browser token. */
   sign(claims: TokenClaims): string
   /** Whose key or token it is; `null`: of nobody, or of nobody any more. */
@@ -108,7 +115,7 @@ export async function openKeyRing(store: KeyStore, clock: Clock, logger: Logger)
     used.add(key.id)
     const { id, name, owner, role, presets, expiresAt } = key
     return {
-      principal: { kind: 'key', id, name, owner, role, presets, taskId: null },
+      principal: { kind: 'key', id, keyId: id, name, owner, role, presets, taskId: null },
       hold: () => hold(id, expiresAt),
     }
   }
@@ -166,6 +173,18 @@ export async function openKeyRing(store: KeyStore, clock: Clock, logger: Logger)
       return withoutHash(revoked)
     },
 
+    async setLimits(id, limits, by) {
+      if (!keys.has(id)) return null
+      await store.setKeyLimits(id, limits, by)
+      // As it is by now: it may have been used, or revoked.
+      const key = keys.get(id)
+      if (key === undefined) return null
+      const limited = { ...key, limits: { ...key.limits, ...limits } }
+      keys.set(id, limited)
+      return withoutHash(limited)
+    },
+
+    limitsOf: (id) => ({ ...DEFAULT_KEY_LIMITS, ...keys.get(id)?.limits }),
     sign: (claims) => signToken(claims, secret),
     find: (text, address) => findKey(text, address) ?? findToken(text),
 
@@ -177,10 +196,10 @@ export async function openKeyRing(store: KeyStore, clock: Clock, logger: Logger)
 }
 
 function withoutHash(key: StoredKey): ApiKey {
-  const { id, name, owner, role, presets, createdAt, createdBy, expiresAt, revokedAt, lastUsedAt } = key
-  const { lastUsedFrom } = key
+  const { id, name, owner, role, presets, limits, createdAt, createdBy, expiresAt, revokedAt } = key
+  const { lastUsedAt, lastUsedFrom } = key
   return {
-    ...{ id, name, owner, role, presets, createdAt, createdBy, expiresAt, revokedAt },
+    ...{ id, name, owner, role, presets, limits, createdAt, createdBy, expiresAt, revokedAt },
     ...{ lastUsedAt, lastUsedFrom },
   }
 }

@@ -42,6 +42,7 @@ const TELLINGS: { readonly [M in Exclude<keyof MutationResolvers, '__isTypeOf'>]
   simulateGpu: { action: 'gpu.simulate', target: gpu, done: 'here' },
   createApiKey: { action: 'key.create', target: () => key({}), done: 'elsewhere' },
   revokeApiKey: { action: 'key.revoke', target: key, done: 'elsewhere' },
+  setApiKeyLimits: { action: 'key.limit', target: key, done: 'elsewhere' },
   createBrowserToken: { action: 'token.create', target: () => key({}), done: 'here' },
   reloadPresets: { action: 'presets.reload', target: () => ({ kind: 'presets', id: null }), done: 'here' },
 }

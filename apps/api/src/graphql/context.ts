@@ -1,5 +1,6 @@
 import type { Actor, Dispatcher, GpuInventory, PresetCatalog, Principal, TaskStore } from '@gpu-service/tasks'
 import type { KeyRing } from '../access/key-ring.ts'
+import type { Meter, Meters } from '../access/meters.ts'
 import type { SigningKey } from '../export/signing-key.ts'
 
 /** What this process is and runs with, as `Query.service` tells it. */
@@ -23,6 +24,9 @@ export interface Context {
   readonly keys: KeyRing
   /** On whose behalf the operation runs. */
   readonly principal: Principal
+  /** What it may still ask for. */
+  readonly meter: Meter
+  readonly meters: Meters
   /** Who asks, as the audit log keeps it. */
   readonly actor: Actor
   /** Fires when nobody waits for the answer any more. */

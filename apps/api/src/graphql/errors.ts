@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { GraphQLError, type GraphQLFormattedError } from 'graphql'
+import type { LimitReached } from '../access/meters.ts'
 import { isOutage, StoreError } from '@gpu-service/task-store'
 import type { Logger } from '@gpu-service/tasks'
 
@@ -19,6 +20,8 @@ const PUBLIC_CODES = [
   'QUERY_TOO_LARGE',
   'QUERY_TOO_COMPLEX',
   'TOO_MANY_OPERATIONS',
+  // Who asks has asked for more than he may.
+  'RATE_LIMITED',
   // The database takes nothing at the moment.
   'DATABASE_UNAVAILABLE',
   // Resolvers.
@@ -36,6 +39,11 @@ export function refusal(code: PublicCode, message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { code } })
 }
 
+/** The refusal of whoever has reached a limit. */
+export function limited({ message, limit, retryAfterSeconds }: LimitReached): GraphQLError {
+  return new GraphQLError(message, { extensions: { code: 'RATE_LIMITED', limit, retryAfterSeconds } })
+}
+
 /** Turns whatever was thrown into what a client may see. The same for all transports. */
 export type FormatError = (error: unknown) => GraphQLFormattedError
 
@@ -50,7 +58,9 @@ export function createErrorFormat(logger: Logger): FormatError {
     const place = { ...(locations !== undefined && { locations }), ...(path !== undefined && { path }) }
     const code = located === null ? null : publicCode(located)
     if (located !== null && code !== null) {
-      return { message: located.message, ...place, extensions: { code } }
+      const { limit, retryAfterSeconds } = located.extensions
+      const comeBack = code === 'RATE_LIMITED' && { limit, retryAfterSeconds }
+      return { message: located.message, ...place, extensions: { code, ...comeBack } }
     }
     const root = rootOf(error)
     if (root instanceof StoreError && root.code !== 'DATABASE_CORRUPT' && isOutage(root)) {

@@ -1,9 +1,18 @@
+import type { LimitReached } from '../access/meters.ts'
 import { unknownTaskText, type InputIssue, type Refused, type SubmitProblem } from '@gpu-service/tasks'
 
 /** The domain's refusals as the schema's problems. `index`: which one of a list of inputs; `null`: no list was given. */
 
-export function refusedProblem({ message, code }: Refused, index: number | null = null) {
-  return { __typename: 'RefusedProblem', message, code, index } as const
+export function refusedProblem(
+  { message, code, retryAfterSeconds }: Omit<Refused, 'status'>,
+  index: number | null = null,
+) {
+  const comeBack = { retryAfterSeconds: retryAfterSeconds ?? null }
+  return { __typename: 'RefusedProblem', message, code, ...comeBack, index } as const
+}
+
+export function limitProblem(reached: LimitReached) {
+  return refusedProblem({ ...reached, code: 'RATE_LIMITED' })
 }
 
 export function unknownPresetProblem(presetId: string, message: string, index: number | null = null) {

@@ -16,7 +16,7 @@ import {
   taskQueries,
   taskSubscriptions,
 } from './task.ts'
-import { viewerMutations, viewerQueries } from './viewer.ts'
+import { apiKey, viewerMutations, viewerQueries } from './viewer.ts'
 import { Worker, workerMutations, workerQueries, workerSubscriptions } from './worker.ts'
 
 export const resolvers = {
@@ -47,6 +47,7 @@ export const resolvers = {
   TaskConnection,
   StartEstimate,
   ...taskEventTypes,
+  ApiKey: apiKey,
   AuditEntry,
   AuditVerification,
   Gpu,

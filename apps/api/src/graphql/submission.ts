@@ -1,4 +1,4 @@
-import type { InputIssue, JsonValue, SubmitRequest, TextMap } from '@gpu-service/tasks'
+import type { InputIssue, JsonValue, Principal, SubmitRequest, TextMap } from '@gpu-service/tasks'
 import type { SubmitTaskInput } from './generated/resolvers.ts'
 
 const MAX_LABELS = 32
@@ -17,7 +17,10 @@ export type Submission =
  * Parses what neither GraphQL nor the preset checks of a submission: whether its texts can be stored, and the shape of labels. All issues at
  * once, in a bounded number; the input's have a JSON Pointer into the input as their path, others the name of their argument.
  */
-export function parseSubmission(input: SubmitTaskInput, owner: string): Submission {
+export function parseSubmission(
+  input: SubmitTaskInput,
+  { owner, keyId }: Pick<Principal, 'owner' | 'keyId'>,
+): Submission {
   const issues: InputIssue[] = []
   const issue = (path: string, message: string): void => {
     issues.push({ path, message })
@@ -42,6 +45,7 @@ export function parseSubmission(input: SubmitTaskInput, owner: string): Submissi
     status: 'parsed',
     request: {
       owner,
+      keyId,
       presetId: input.presetId,
       input: body,
       priority,
@@ -57,13 +61,13 @@ export function parseSubmission(input: SubmitTaskInput, owner: string): Submissi
 /** Parses all of them, or tells of the first that cannot be. */
 export function parseSubmissions(
   inputs: readonly SubmitTaskInput[],
-  owner: string,
+  from: Pick<Principal, 'owner' | 'keyId'>,
 ):
   | { readonly status: 'parsed'; readonly requests: readonly SubmitRequest[] }
   | { readonly status: 'invalid'; readonly index: number; readonly issues: readonly InputIssue[] } {
   const requests: SubmitRequest[] = []
   for (const [index, input] of inputs.entries()) {
-    const parsed = parseSubmission(input, owner)
+    const parsed = parseSubmission(input, from)
     if (parsed.status === 'invalid') return { ...parsed, index }
     requests.push(parsed.request)
   }

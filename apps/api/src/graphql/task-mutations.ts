@@ -9,6 +9,7 @@ import { refusal } from './errors.ts'
 import type { MutationResolvers, QueryResolvers, SubmitTaskInput } from './generated/resolvers.ts'
 import {
   invalidInputProblem,
+  limitProblem,
   refusedProblem,
   submitProblem,
   unknownPresetProblem,
@@ -24,7 +25,7 @@ export const submissionQueries = {
   async dryRun(_parent, { input }, { dispatcher, principal }) {
     const hidden = hiddenAmong([input], principal)
     if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
-    const parsed = parseSubmission(input, principal.owner)
+    const parsed = parseSubmission(input, principal)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues)
     const result = await dispatcher.dryRun(parsed.request)
     if (result.status !== 'planned') return submitProblem(result, input.presetId)
@@ -34,14 +35,16 @@ export const submissionQueries = {
 } satisfies QueryResolvers
 
 export const taskMutations = {
-  async submitTask(_parent, { input }, { dispatcher, principal, actor }) {
+  async submitTask(_parent, { input }, { dispatcher, principal, meter, actor }) {
     const hidden = hiddenAmong([input], principal)
     if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
-    const parsed = parseSubmission(input, principal.owner)
+    const parsed = parseSubmission(input, principal)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues)
+    const reached = meter.submit(1)
+    if (reached !== null) return limitProblem(reached)
     return submittedOne(await dispatcher.submit([parsed.request], actor), input.presetId)
   },
-  async submitTasks(_parent, { inputs }, { dispatcher, principal, actor }) {
+  async submitTasks(_parent, { inputs }, { dispatcher, principal, meter, actor }) {
     if (inputs.length < 1 || inputs.length > MAX_INPUTS) {
       throw refusal('BAD_USER_INPUT', `inputs must hold 1 to ${MAX_INPUTS} tasks, not ${inputs.length}.`)
     }
@@ -50,19 +53,22 @@ export const taskMutations = {
       const { presetId } = hidden
       return unknownPresetProblem(presetId, hiddenPresetText(presetId), inputs.indexOf(hidden))
     }
-    const parsed = parseSubmissions(inputs, principal.owner)
+    const parsed = parseSubmissions(inputs, principal)
     if (parsed.status === 'invalid') return invalidInputProblem(parsed.issues, parsed.index)
+    const reached = meter.submit(inputs.length)
+    if (reached !== null) return limitProblem(reached)
     const result = await dispatcher.submit(parsed.requests, actor)
     return result.status === 'submitted'
       ? { __typename: 'SubmitTasksSuccess', tasks: result.tasks }
       : submitProblem(result, inputs[result.index]?.presetId ?? '', result.index)
   },
   async retryTask(_parent, { id }, context) {
-    const { dispatcher, store, principal, actor } = context
+    const { dispatcher, store, principal, meter, actor } = context
     forbidSubmitting(principal)
-    const result = (await isVisible(id, context))
-      ? await dispatcher.retry(id as TaskId, principal.owner, actor)
-      : null
+    if (!(await isVisible(id, context))) return unknownTaskProblem(id)
+    const reached = meter.submit(1)
+    if (reached !== null) return limitProblem(reached)
+    const result = await dispatcher.retry(id as TaskId, principal, actor)
     if (result === null) return unknownTaskProblem(id)
     const presetId =
       result.status === 'unknown-preset' ? ((await store.task(id as TaskId))?.presetId ?? '') : ''

@@ -1,8 +1,13 @@
-import { accountOf, mayUse, type PresetId } from '@gpu-service/tasks'
+import { accountOf, type KeyLimits, LIMIT_NAMES, mayUse, type PresetId } from '@gpu-service/tasks'
 import { newTokenId } from '../access/browser-token.ts'
-import { problemOfNewKey, WORD, WORD_TEXT } from '../access/new-key.ts'
+import { problemOfLimits, problemOfNewKey, WORD, WORD_TEXT } from '../access/new-key.ts'
 import { refusal } from './errors.ts'
-import type { MutationResolvers, QueryResolvers } from './generated/resolvers.ts'
+import type {
+  ApiKeyLimitsInput,
+  ApiKeyResolvers,
+  MutationResolvers,
+  QueryResolvers,
+} from './generated/resolvers.ts'
 import { unknownPresetProblem, unknownTaskProblem } from './problem.ts'
 import { hiddenPresetText, visibleTask } from './visibility.ts'
 
@@ -18,16 +23,22 @@ export const viewerMutations = {
   async createApiKey(_parent, { input }, { keys, actor }) {
     const { name, role, owner } = input
     const presets = (input.presets ?? null) as readonly PresetId[] | null
-    const asked = { name, role, owner, presets, expiresAt: input.expiresAt ?? null }
+    const limits = limitsOf(input.limits ?? {})
+    const asked = { name, role, owner, presets, limits, expiresAt: input.expiresAt ?? null }
     const problem = problemOfNewKey(asked, Date.now())
     if (problem !== null) throw refusal('BAD_USER_INPUT', problem)
     return keys.create(asked, actor)
   },
   async revokeApiKey(_parent, { id }, { keys, actor }) {
     const key = await keys.revoke(id, actor)
-    return key === null
-      ? { __typename: 'UnknownApiKeyProblem' as const, message: `There is no API key ${id}.`, id }
-      : { __typename: 'RevokeApiKeySuccess' as const, key }
+    return key === null ? unknownApiKeyProblem(id) : { __typename: 'RevokeApiKeySuccess' as const, key }
+  },
+  async setApiKeyLimits(_parent, { id, limits }, { keys, actor }) {
+    const given = limitsOf(limits)
+    const problem = problemOfLimits(given)
+    if (problem !== null) throw refusal('BAD_USER_INPUT', problem)
+    const key = await keys.setLimits(id, given, actor)
+    return key === null ? unknownApiKeyProblem(id) : { __typename: 'SetApiKeyLimitsSuccess' as const, key }
   },
   async createBrowserToken(_parent, { input }, context) {
     const { principal, keys, presets } = context
@@ -57,6 +68,22 @@ export const viewerMutations = {
     return { __typename: 'CreateBrowserTokenSuccess' as const, token, expiresAt, owner }
   },
 } satisfies MutationResolvers
+
+/** Without those that are not given; `null` is given: no limit. */
+function limitsOf(input: ApiKeyLimitsInput): Partial<KeyLimits> {
+  const given = LIMIT_NAMES.flatMap((name) => (input[name] === undefined ? [] : [[name, input[name]]]))
+  return Object.fromEntries(given) as Partial<KeyLimits>
+}
+
+function unknownApiKeyProblem(id: string) {
+  return { __typename: 'UnknownApiKeyProblem', message: `There is no API key ${id}.`, id } as const
+}
+
+/** Of ApiKey. */
+export const apiKey = {
+  limits: ({ id }, _args, { keys }) => keys.limitsOf(id),
+  use: ({ id }, _args, { dispatcher, meters }) => ({ ...dispatcher.keyUse(id), ...meters.openOf(id) }),
+} satisfies ApiKeyResolvers
 
 function require(condition: boolean, message: string): asserts condition {
   if (!condition) throw refusal('BAD_USER_INPUT', message)

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { OperationTypeNode } from 'graphql'
-import { type FormatError, refusal } from '../graphql/errors.ts'
+import { type FormatError, limited, refusal } from '../graphql/errors.ts'
 import type { Gate, GateRequest } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
 import type { Caller } from '../access/authenticator.ts'
@@ -21,6 +21,12 @@ export interface EventStreamOptions {
 export interface EventStreams {
   /** Ends all streams, without a `complete`: their clients are to come back. */
   close(): void
+}
+
+interface Admitted {
+  readonly run: () => Results
+  /** What it takes until it has ended. */
+  readonly place: Disposable | null
 }
 
 /**
@@ -53,7 +59,12 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
     const caller = callerOf(request)
     const results = resultsOf(parsed, request.method, caller)
     if ('refused' in results) response.end(nextEvent(errorText(results.refused)) + COMPLETE_EVENT)
-    else void send(response, results, caller)
+    else {
+      response.once('close', () => {
+        results.place?.[Symbol.dispose]()
+      })
+      void send(response, results.run(), caller)
+    }
     return reply
   }
 
@@ -62,13 +73,16 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
     parsed: GateRequest,
     method: string,
     caller: Caller,
-  ): Results | { readonly refused: readonly unknown[] } {
+  ): Admitted | { readonly refused: readonly unknown[] } {
     const admission = gate.admit(parsed, caller.principal.role)
     if (admission.status === 'refused') return { refused: admission.errors }
     if (method === 'GET' && admission.operation.operation === OperationTypeNode.MUTATION) {
       return { refused: [refusal('BAD_REQUEST', 'A mutation needs a POST.')] }
     }
-    return operations.run(admission, parsed.variables, caller)
+    const isSubscription = admission.operation.operation === OperationTypeNode.SUBSCRIPTION
+    const place = isSubscription ? caller.meter.open('subscriptions') : null
+    if (place !== null && 'limit' in place) return { refused: [limited(place)] }
+    return { place, run: () => operations.run(admission, parsed.variables, caller) }
   }
 
   async function send(response: ServerResponse, results: Results, caller: Caller): Promise<void> {

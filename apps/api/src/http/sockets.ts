@@ -1,10 +1,10 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { ExecutionArgs, ExecutionResult, GraphQLSchema } from 'graphql'
+import { type ExecutionArgs, type ExecutionResult, type GraphQLSchema, OperationTypeNode } from 'graphql'
 import { CloseCode, handleProtocols, makeServer, MessageType } from 'graphql-ws'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Logger } from '@gpu-service/tasks'
-import { type FormatError, refusal } from '../graphql/errors.ts'
+import { type FormatError, limited, refusal } from '../graphql/errors.ts'
 import type { Gate } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
 import type { Authenticator, Caller, Origin } from '../access/authenticator.ts'
@@ -37,6 +37,8 @@ export interface Sockets {
   close(graceMs: number): Promise<void>
 }
 
+/** The code of RFC 6455's registry for what may go well another time. */
+const TRY_AGAIN_LATER = 1013
 /** A client that has this much waiting for it is not listened to until it has read. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 
@@ -62,8 +64,9 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       const credential = given ?? extra.origin.headers.authorization ?? null
       const authentication = authenticator.authenticate(extra.origin, credential)
       if (authentication.status !== 'known') return false
-      extra.admit(authentication.caller)
-      return true
+      const reached = extra.admit(authentication.caller)
+      if (reached !== null) extra.socket.close(TRY_AGAIN_LATER, reached)
+      return reached === null
     },
     onSubscribe(context, id, { query, operationName, variables }) {
       if (Object.keys(context.subscriptions).length > options.maxOperations) {
@@ -72,10 +75,15 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       }
       const { caller, socket } = context.extra
       if (caller === null) throw new TypeError('An operation came before its socket was admitted.')
+      const reached = caller.meter.request()
+      if (reached !== null) return [limited(reached)]
       const admission = gate.admit({ query, operationName, variables }, caller.principal.role)
       if (admission.status === 'refused') return admission.errors
       const { document, operation } = admission
-      const delivery = new Delivery(socket, id, operations.run(admission, variables, caller))
+      const place =
+        operation.operation === OperationTypeNode.SUBSCRIPTION ? caller.meter.open('subscriptions') : null
+      if (place !== null && 'limit' in place) return [limited(place)]
+      const delivery = new Delivery(socket, id, operations.run(admission, variables, caller), place)
       return { schema, document, operationName: operation.name?.value, contextValue: delivery }
     },
     subscribe: deliver,
@@ -176,6 +184,7 @@ class Connection implements Disposable {
   readonly origin: Origin
   #caller: Caller | null = null
   #hold: Hold | null = null
+  #place: Disposable | null = null
 
   constructor(socket: WebSocket, origin: Origin) {
     this.socket = socket
@@ -187,15 +196,21 @@ class Connection implements Disposable {
     return this.#caller
   }
 
-  admit(caller: Caller): void {
+  /** Gives why it cannot be kept open; `null`: it can. */
+  admit(caller: Caller): string | null {
+    const place = caller.meter.open('sockets')
+    if ('limit' in place) return place.message
+    this.#place = place
     this.#caller = caller
     this.#hold = caller.hold()
     this.#hold.ended.addEventListener('abort', () => {
       this.socket.close(CloseCode.Forbidden, 'Forbidden')
     })
+    return null
   }
 
   [Symbol.dispose](): void {
+    this.#place?.[Symbol.dispose]()
     this.#hold?.[Symbol.dispose]()
   }
 }
@@ -208,22 +223,30 @@ class Delivery implements AsyncIterableIterator<ExecutionResult> {
   readonly #socket: WebSocket
   readonly #start: string
   readonly #results: Results
+  readonly #place: Disposable | null
 
-  constructor(socket: WebSocket, id: string, results: Results) {
+  /** `place`: what it takes until it has ended. */
+  constructor(socket: WebSocket, id: string, results: Results, place: Disposable | null) {
     this.#socket = socket
     this.#start = `{"id":${JSON.stringify(id)},"type":"${MessageType.Next}","payload":`
     this.#results = results
+    this.#place = place
   }
 
   async next(): Promise<IteratorResult<ExecutionResult>> {
-    for await (const text of this.#results) {
-      if (this.#socket.readyState !== this.#socket.OPEN) break
-      await send(this.#socket, `${this.#start}${text}}`)
+    try {
+      for await (const text of this.#results) {
+        if (this.#socket.readyState !== this.#socket.OPEN) break
+        await send(this.#socket, `${this.#start}${text}}`)
+      }
+    } finally {
+      this.#place?.[Symbol.dispose]()
     }
     return { done: true, value: undefined }
   }
 
   async return(): Promise<IteratorResult<ExecutionResult>> {
+    this.#place?.[Symbol.dispose]()
     await this.#results.return()
     return { done: true, value: undefined }
   }

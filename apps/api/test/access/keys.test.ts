@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createAuthenticator, type Authenticator, type Origin } from '../../src/access/authenticator.ts'
 import { openKeyRing, type KeyRing, type NewKey } from '../../src/access/key-ring.ts'
 import { newKeyText, parseKeyText } from '../../src/access/key-text.ts'
+import { createMeters } from '../../src/access/meters.ts'
 import { problemOfNewKey } from '../../src/access/new-key.ts'
 
 const HOUR = 3_600_000
@@ -64,7 +65,15 @@ describe('keys', () => {
 
   const made = (more: Partial<NewKey> = {}) =>
     keys.create(
-      { name: 'frontend', owner: 'acme', role: 'submit', presets: null, expiresAt: null, ...more },
+      {
+        name: 'frontend',
+        owner: 'acme',
+        role: 'submit',
+        presets: null,
+        limits: {},
+        expiresAt: null,
+        ...more,
+      },
       ANN,
     )
   const whose = (text: string) => keys.find(text, '10.0.0.1')?.principal ?? null
@@ -133,7 +142,15 @@ describe('keys', () => {
     const claims = { id: 't1', keyId: key.id, owner: 'acme/ann', role: 'submit', taskId: null } as const
     const token = keys.sign({ ...claims, presetId: 'm/k', expiresAt: clock.at + HOUR })
     expect(whose(token)).toEqual({
-      ...{ kind: 'token', id: 't1', owner: 'acme/ann', role: 'submit', presets: ['m/k'], taskId: null },
+      ...{
+        kind: 'token',
+        id: 't1',
+        keyId: key.id,
+        owner: 'acme/ann',
+        role: 'submit',
+        presets: ['m/k'],
+        taskId: null,
+      },
       name: 'token t1 of acme/ann',
     })
     const [body = '', mac = ''] = token.slice('gpt_'.length).split('.')
@@ -151,9 +168,18 @@ describe('keys', () => {
     ['an account with a slash', { owner: 'acme/ann' }],
     ['an empty list of presets', { presets: [] }],
     ['presets for who runs the service', { role: 'operate', presets: ['m/k' as never] }],
+    ['a limit below 0', { limits: { queuedTasks: -1 } }],
+    ['a limit that is no whole number', { limits: { sockets: 1.5 } }],
     ['an end that is over', { expiresAt: clock.at }],
   ])('are not made with %s', (_what, more) => {
-    const key = { name: 'n', owner: 'acme', role: 'submit', presets: null, expiresAt: null } as const
+    const key = {
+      name: 'n',
+      owner: 'acme',
+      role: 'submit',
+      presets: null,
+      limits: {},
+      expiresAt: null,
+    } as const
     expect(problemOfNewKey(key, clock.at)).toBeNull()
     expect(problemOfNewKey({ ...key, ...more }, clock.at)).not.toBeNull()
   })
@@ -161,7 +187,12 @@ describe('keys', () => {
   describe('where a request comes', () => {
     const local: Origin = { address: '127.0.0.1', headers: { host: '127.0.0.1:4000' }, httpVersion: '1.1' }
     const authenticator = (required = false): Authenticator =>
-      createAuthenticator({ keys, required, clock: clock as unknown as Clock })
+      createAuthenticator({
+        keys,
+        meters: createMeters(keys.limitsOf, clock as unknown as Clock),
+        required,
+        clock: clock as unknown as Clock,
+      })
 
     test.each<[string, Origin]>([
       ['from loopback', local],

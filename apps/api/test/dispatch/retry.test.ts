@@ -7,11 +7,13 @@ const plain = (runMs: number, ids: readonly string[] | null = null) => {
   return ids === null ? spec : Object.freeze({ ...spec, gpus: { ...spec.gpus, ids: ids as Task['gpuIds'] } })
 }
 
+const ADA = { owner: 'ada', keyId: null }
+
 describe('a task that is submitted again', () => {
   async function repeat(stage: Stage, id: TaskId): Promise<Task> {
     await stage.dispatcher.cancel(id, null)
     await stage.reached(id, 'CANCELLED')
-    return onlyTask(await stage.dispatcher.retry(id, 'ada'))
+    return onlyTask(await stage.dispatcher.retry(id, ADA))
   }
 
   test.each<[string, number | null, number]>([
@@ -55,8 +57,8 @@ describe('a task that is submitted again', () => {
   test('is refused while the old one goes on, and unknown where there is none', async () => {
     await using stage = await Stage.open({ presets: [plain(60_000)] })
     const id = await stage.submit('plain')
-    expect(await stage.dispatcher.retry(id, 'ada')).toMatchObject({ code: 'NOT_ENDED' })
-    expect(await stage.dispatcher.retry('nothing' as TaskId, 'ada')).toBeNull()
+    expect(await stage.dispatcher.retry(id, ADA)).toMatchObject({ code: 'NOT_ENDED' })
+    expect(await stage.dispatcher.retry('nothing' as TaskId, ADA)).toBeNull()
   })
 })
 

@@ -1,5 +1,6 @@
 import { openGpuInventory } from '@gpu-service/gpus'
 import {
+  DEFAULT_KEY_LIMITS,
   openDispatcher,
   silentLogger,
   type ArtifactFiles,
@@ -150,6 +151,7 @@ export class Stage implements AsyncDisposable {
       clock: this.#clock,
       logger: silentLogger,
       newId: uuidv7,
+      limitsOf: () => DEFAULT_KEY_LIMITS,
       ...this.#limits,
       ...more,
     })
@@ -211,7 +213,14 @@ export class Stage implements AsyncDisposable {
 
   request(kind: string, more: Partial<SubmitRequest> = {}): SubmitRequest {
     return {
-      ...{ owner: 'ada', presetId: `test/${kind}`, input: { prompt: 'Hello' }, priority: 0, labels: {} },
+      ...{
+        owner: 'ada',
+        keyId: null,
+        presetId: `test/${kind}`,
+        input: { prompt: 'Hello' },
+        priority: 0,
+        labels: {},
+      },
       ...{ idempotencyKey: null, affinity: null, timeoutMs: null, gpuIds: null },
       ...more,
     }

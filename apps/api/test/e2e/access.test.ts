@@ -49,6 +49,7 @@ const NEEDS: Readonly<Record<string, Role>> = {
   'Mutation.reloadPresets': 'OPERATE',
   'Mutation.createApiKey': 'ADMIN',
   'Mutation.revokeApiKey': 'ADMIN',
+  'Mutation.setApiKeyLimits': 'ADMIN',
   'Subscription.workerUpdated': 'OPERATE',
   'Gpu.workers': 'OPERATE',
   'Gpu.processes': 'OPERATE',

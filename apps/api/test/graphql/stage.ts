@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { makeExecutableSchema } from '@graphql-tools/schema'
 import { graphql, parse, subscribe, type ExecutionResult } from 'graphql'
 import {
+  DEFAULT_KEY_LIMITS,
   LOCAL,
   type Actor,
   type Dispatcher,
@@ -24,9 +25,11 @@ import {
   type WorkerSpec,
   type Principal,
 } from '@gpu-service/tasks'
+import { createMeters, UNMETERED } from '../../src/access/meters.ts'
 import type { KeyRing } from '../../src/access/key-ring.ts'
 import type { Context } from '../../src/graphql/context.ts'
 import { resolvers } from '../../src/graphql/resolvers.ts'
+import { systemClock } from '../../src/system-clock.ts'
 
 const typeDefs = readFileSync(new URL('../../src/graphql/schema.graphql', import.meta.url), 'utf8')
 const schema = makeExecutableSchema({ typeDefs, resolvers })
@@ -74,6 +77,8 @@ export function createStage(answers: Answers): Stage {
     service: { version: '1.2.3', instanceId: 'i', startedAt: 0, runner: 'process', signingKey: SIGNING_KEY },
     keys: only<KeyRing>('keys', answers.keys),
     principal: { ...LOCAL, owner: 'ada', ...answers.principal },
+    meter: UNMETERED,
+    meters: createMeters(() => DEFAULT_KEY_LIMITS, systemClock),
     actor: ADA,
     signal: new AbortController().signal,
   }
@@ -174,6 +179,7 @@ export function task(changes: Partial<Task> = {}): Task {
   return {
     id: TASK_ID,
     owner: 'ada',
+    keyId: null,
     presetId: PRESET_ID,
     spec: SPEC,
     input: null,

@@ -141,7 +141,7 @@ test.each([0, 101])('refuses a list of %i tasks', async (length) => {
 test('repeats a task for who asks', async () => {
   const { ask } = createStage({
     dispatcher: {
-      retry: (id, owner) =>
+      retry: (id, { owner }) =>
         Promise.resolve({
           status: 'submitted',
           tasks: [{ task: task({ retryOf: id, owner }), duplicate: false }],

@@ -12,6 +12,7 @@ import { expect } from 'vitest'
 import WebSocket from 'ws'
 import { LOCAL, type Logger } from '@gpu-service/tasks'
 import type { Authenticator } from '../../src/access/authenticator.ts'
+import { UNMETERED } from '../../src/access/meters.ts'
 import { refusal } from '../../src/graphql/errors.ts'
 import type { ContextRequest } from '../../src/graphql/operations.ts'
 import type { ExportOptions } from '../../src/http/exports.ts'
@@ -102,6 +103,7 @@ const ANYBODY: Authenticator = {
     caller: {
       principal: LOCAL,
       address,
+      meter: UNMETERED,
       hold: () => ({ ended: new AbortController().signal, [Symbol.dispose]: () => undefined }),
     },
   }),

@@ -4,6 +4,7 @@ import type {
   DispatcherOptions,
   DryRun,
   Housekeeping,
+  KeyUse,
   LiveGpu,
   LiveWorker,
   Refused,
@@ -12,6 +13,7 @@ import type {
   SubmitResult,
 } from '../dispatcher.ts'
 import { type Actor, SERVICE } from '../audit.ts'
+import type { Charge } from '../charge.ts'
 import { watchJumps } from '../clock.ts'
 import { Changes, Feeds } from '../feed.ts'
 import { Retention } from '../housekeeping/retention.ts'
@@ -27,6 +29,7 @@ import type { WorkerLife } from '../workers/worker-life.ts'
 import { EstimateCalibration } from './calibration.ts'
 import { dryRunOf } from './dry-run.ts'
 import { explainTask } from './explain-task.ts'
+import { KeyUsage } from './key-usage.ts'
 import { liveGpus } from './live-gpus.ts'
 import { PlanLoop } from './plan-loop.ts'
 import { startSession } from './start-session.ts'
@@ -39,6 +42,14 @@ import { isUnderWay, WorkerPool } from './worker-pool.ts'
 const DETACH_MS = 5_000
 /** A task that was stored in so few is read as fast as one that was compacted. */
 const FEW_COMMITS = 6
+
+/** What is read from the store before there is a dispatcher. */
+export interface Known {
+  readonly histories: WorkerHistories
+  readonly drains: ReadonlyMap<GpuId, GpuDrain>
+  /** Of this day. */
+  readonly charges: readonly Charge[]
+}
 
 /** The dispatcher over its ports; made by `openDispatcher`. */
 export class TaskDispatcher implements Dispatcher {
@@ -53,6 +64,7 @@ export class TaskDispatcher implements Dispatcher {
   readonly #histories: WorkerHistories
   readonly #calibration = new EstimateCalibration()
   readonly #drains: Map<GpuId, GpuDrain>
+  readonly #keyUsage: KeyUsage
   readonly #loop: PlanLoop
   readonly #disposed = new AbortController()
   readonly #retention: Retention
@@ -60,16 +72,24 @@ export class TaskDispatcher implements Dispatcher {
   #planning: Promise<void> = Promise.resolve()
   #refusing = false
   /** Tasks that are being stored, and will then be in the queue. */
-  #arriving = 0
+  readonly #arriving = new Set<NewTask>()
 
-  constructor(given: DispatcherOptions, histories: WorkerHistories, drains: ReadonlyMap<GpuId, GpuDrain>) {
+  constructor(given: DispatcherOptions, known: Known) {
     const clock = watchJumps(given.clock, (ms) => {
       this.#onClockJumped(ms)
     })
     const options = { ...given, clock }
     this.#options = options
+    const { histories } = known
     this.#histories = histories
-    this.#drains = new Map(drains)
+    this.#drains = new Map(known.drains)
+    this.#keyUsage = new KeyUsage({
+      limitsOf: options.limitsOf,
+      queue: this.#queue,
+      running: () => this.#pool.tasks(),
+      charges: known.charges,
+      now: clock.now(),
+    })
     this.feeds = new Feeds(options.store)
     this.#pool = new WorkerPool(options, this.feeds, histories, {
       taskChanged: (id) => {
@@ -84,8 +104,9 @@ export class TaskDispatcher implements Dispatcher {
       attemptAlive: (run, at) => {
         this.#calibration.started(run.task.id, at)
       },
-      attemptEnded: (run, { requeued }) => {
-        void this.#onAttemptEnded(run, requeued)
+      attemptEnded: (run, { charge, at, retryAt }) => {
+        if (charge !== null) this.#keyUsage.charge(charge, at)
+        void this.#onAttemptEnded(run, retryAt !== undefined)
       },
       changed: () => {
         this.#loop.nudge()
@@ -105,6 +126,7 @@ export class TaskDispatcher implements Dispatcher {
       histories,
       calibration: this.#calibration,
       drains: this.#drains,
+      keyUsage: this.#keyUsage,
       taskChanged: (id) => {
         this.feeds.changed(id)
         this.taskChanges.changed(id)
@@ -151,7 +173,7 @@ export class TaskDispatcher implements Dispatcher {
     retryOf: TaskId | null,
     by: Actor,
   ): Promise<SubmitResult> {
-    const { store, maxQueued } = this.#options
+    const { store } = this.#options
     // First of all: a client that asks again whether its task was taken must hear so, full queue or not.
     const earlier = await this.#submittedBefore(requests)
     if (earlier !== null) return earlier
@@ -162,15 +184,11 @@ export class TaskDispatcher implements Dispatcher {
       if (prepared.status !== 'prepared') return prepared
       tasks.push(prepared.task)
     }
-    const taken = this.#queue.size + this.#arriving
-    if (taken + tasks.length > maxQueued)
-      return refused(
-        'QUEUE_FULL',
-        `${taken} of ${maxQueued} places in the queue are taken, and ${tasks.length} are asked for. Try again later.`,
-      )
-    this.#arriving += tasks.length
+    const tooMany = this.#tooMany(tasks)
+    if (tooMany !== null) return tooMany
+    for (const task of tasks) this.#arriving.add(task)
     const created = await store.create(tasks, by).finally(() => {
-      this.#arriving -= tasks.length
+      for (const task of tasks) this.#arriving.delete(task)
     })
     if (created.status === 'conflict') return conflict(created.task, created.index)
     for (const { task, duplicate } of created.tasks) {
@@ -182,6 +200,33 @@ export class TaskDispatcher implements Dispatcher {
     // Who hears that a task was taken must find it whatever happens, a loss of power included; the task itself need not wait for that.
     await store.sync()
     return { status: 'submitted', tasks: created.tasks }
+  }
+
+  /** Why there is no room for the tasks, which are all of one API key or of none; `null`: there is. */
+  #tooMany(tasks: readonly NewTask[]): ReturnType<typeof refused> | null {
+    const { maxQueued, clock } = this.#options
+    const taken = this.#queue.size + this.#arriving.size
+    if (taken + tasks.length > maxQueued)
+      return refused(
+        'QUEUE_FULL',
+        `${taken} of ${maxQueued} places in the queue are taken, and ${tasks.length} are asked for. Try again later.`,
+      )
+    const keyId = tasks[0]?.keyId ?? null
+    if (keyId === null) return null
+    const { queuedTasks } = this.#keyUsage.limitsOf(keyId)
+    const arriving = [...this.#arriving].filter((task) => task.keyId === keyId).length
+    const waiting = this.#queue.countOf(keyId) + arriving
+    if (queuedTasks !== null && waiting + tasks.length > queuedTasks)
+      return refused(
+        'KEY_QUEUE_FULL',
+        `API key ${keyId} may have ${queuedTasks} tasks in the queue. It has ${waiting}, and ${tasks.length} are asked for. Try again when some have started.`,
+      )
+    const now = clock.now()
+    const spent = tasks.some(({ spec }) => spec.gpus.count !== 0) ? this.#keyUsage.spent(keyId, now) : null
+    if (spent === null) return null
+    const { until, gpuSeconds } = spent
+    const message = `API key ${keyId} has used its ${gpuSeconds} GPU-seconds of the day; it gets more at ${new Date(until).toISOString()}.`
+    return { ...refused('GPU_TIME_SPENT', message), retryAfterSeconds: Math.ceil((until - now) / 1_000) }
   }
 
   /** Where all of them were submitted before under their keys: what became of them. */
@@ -199,7 +244,7 @@ export class TaskDispatcher implements Dispatcher {
   }
 
   async dryRun(request: SubmitRequest): Promise<DryRun | SubmitProblem> {
-    const { store, maxQueued } = this.#options
+    const { store } = this.#options
     const { owner, idempotencyKey } = request
     const earlier = idempotencyKey === null ? null : await store.submitted(owner, idempotencyKey)
     if (earlier !== null) {
@@ -212,9 +257,9 @@ export class TaskDispatcher implements Dispatcher {
     if (this.#refusing) return refused('SHUTTING_DOWN', 'The service is stopping and takes no new tasks.')
     const prepared = prepare(request, 0, this.#options)
     if (prepared.status !== 'prepared') return prepared
-    if (this.#queue.size >= maxQueued)
-      return refused('QUEUE_FULL', `${maxQueued} tasks are waiting already. Try again later.`)
     const { task } = prepared
+    const tooMany = this.#tooMany([task])
+    if (tooMany !== null) return tooMany
     const entry = queueEntry(
       { ...task, ...{ queuedAt: task.createdAt, retryAt: null, attempt: 0, lastSeq: 1 } },
       task.createdAt,
@@ -258,13 +303,19 @@ export class TaskDispatcher implements Dispatcher {
     return cancelled.filter((task) => task !== null)
   }
 
-  async retry(id: TaskId, owner: string, by: Actor = SERVICE): Promise<SubmitResult | null> {
+  async retry(
+    id: TaskId,
+    from: Pick<SubmitRequest, 'owner' | 'keyId'>,
+    by: Actor = SERVICE,
+  ): Promise<SubmitResult | null> {
     const task = await this.#options.store.task(id)
     if (task === null) return null
     if (!isFinal(task.status))
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be repeated.`)
     const { presetId, input, priority, labels, affinity, asked } = task
-    const request = { owner, presetId, input, priority, labels, affinity, idempotencyKey: null, ...asked }
+    const { owner, keyId } = from
+    const own = { presetId, input, priority, labels, affinity, ...asked }
+    const request = { ...own, owner, keyId, idempotencyKey: null }
     return this.#submit([request], id, by)
   }
 
@@ -399,6 +450,10 @@ export class TaskDispatcher implements Dispatcher {
 
   factsOfPreset(preset: Preset): WorkerFacts {
     return this.#factsOf(hashInForce(preset, this.#options.gpus.list()))
+  }
+
+  keyUse(keyId: string): KeyUse {
+    return this.#keyUsage.of(keyId, this.#options.clock.now())
   }
 
   activeTasks(): readonly TaskId[] {

@@ -21,6 +21,7 @@ import type { StopReason, Task } from '../task.ts'
 import type { GpuClaim, Worker } from '../worker.ts'
 import type { WorkerLife } from '../workers/worker-life.ts'
 import type { EstimateCalibration } from './calibration.ts'
+import type { KeyUsage } from './key-usage.ts'
 import { plannedGpus } from './live-gpus.ts'
 import { hashInForce, settled } from './submission.ts'
 import type { TaskQueue } from './task-queue.ts'
@@ -46,6 +47,7 @@ export interface PlanLoopOptions extends DispatcherOptions {
   readonly histories: WorkerHistories
   readonly calibration: EstimateCalibration
   readonly drains: ReadonlyMap<GpuId, GpuDrain>
+  readonly keyUsage: KeyUsage
   /** The task's row and its events have changed: it was claimed, or has waited too long. */
   readonly taskChanged: (id: TaskId) => void
 }
@@ -148,7 +150,7 @@ export class PlanLoop {
 
   /** What a plan is made from at the moment, with more tasks behind those that wait. */
   input(more: readonly QueuedTask[] = []): PlanInput {
-    const { gpus, presets, maxWorkers, maxPassMs, pool, histories, drains, clock } = this.#options
+    const { gpus, presets, maxWorkers, maxPassMs, pool, histories, drains, keyUsage, clock } = this.#options
     const now = clock.now()
     const inventory = gpus.list()
     const inForce = new Map(presets.presets().map((preset) => [preset.id, hashInForce(preset, inventory)]))
@@ -160,6 +162,7 @@ export class PlanLoop {
       wanted: this.#wanted(inForce),
       inForce,
       factsOf: (specHash) => histories.facts(specHash, now),
+      keys: keyUsage.caps(now),
       maxWorkers,
       blocked: pool.blocked,
       rules: { ...DEFAULT_RULES, maxPassMs },

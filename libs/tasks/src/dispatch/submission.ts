@@ -27,9 +27,9 @@ export function prepare(
   const spec = settled(resolved.spec, inventory)
   const missing = missingGpus(spec.gpus, inventory)
   if (missing !== null) return { status: 'refused', index, code: 'NO_SUCH_GPU', message: missing }
-  const { owner, priority, labels, idempotencyKey, affinity } = request
+  const { owner, keyId, priority, labels, idempotencyKey, affinity } = request
   const task: NewTask = {
-    ...{ owner, priority, labels, idempotencyKey, affinity, retryOf, spec },
+    ...{ owner, keyId, priority, labels, idempotencyKey, affinity, retryOf, spec },
     asked: { timeoutMs: request.timeoutMs, gpuIds },
     id: newId() as TaskId,
     presetId: request.presetId as PresetId,

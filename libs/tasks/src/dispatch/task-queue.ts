@@ -16,7 +16,8 @@ export interface QueueEntry extends QueuedTask {
 export class TaskQueue {
   readonly #entries = new Map<TaskId, QueueEntry>()
   readonly #due = new Map<TaskId, number>()
-  readonly #perSpec = new Map<string, number>()
+  readonly #perSpec = new Tally()
+  readonly #perKey = new Tally()
 
   get size(): number {
     return this.#entries.size
@@ -55,9 +56,10 @@ export class TaskQueue {
   }
 
   #set(entry: QueueEntry): void {
-    const { id, specHash, dueAt } = entry
+    const { id, specHash, keyId, dueAt } = entry
     this.#entries.set(id, entry)
-    this.#count(specHash, 1)
+    this.#perSpec.add(specHash, 1)
+    if (keyId !== null) this.#perKey.add(keyId, 1)
     if (dueAt !== null) this.#due.set(id, dueAt)
   }
 
@@ -65,24 +67,29 @@ export class TaskQueue {
     const entry = this.#entries.get(id)
     if (entry === undefined) return false
     this.#due.delete(id)
-    this.#count(entry.specHash, -1)
+    this.#perSpec.add(entry.specHash, -1)
+    if (entry.keyId !== null) this.#perKey.add(entry.keyId, -1)
     return this.#entries.delete(id)
   }
 
   /** Whether tasks of the spec are waiting. */
   hasOf(specHash: string): boolean {
-    return this.#perSpec.has(specHash)
+    return this.#perSpec.of(specHash) > 0
+  }
+
+  /** How many tasks of the API key are waiting. */
+  countOf(keyId: string): number {
+    return this.#perKey.of(keyId)
+  }
+
+  /** The API keys whose tasks are waiting. */
+  keyIds(): Iterable<string> {
+    return this.#perKey.names()
   }
 
   /** Those that have waited too long by `now`. */
   overdue(now: number): readonly TaskId[] {
     return [...this.#due].flatMap(([id, dueAt]) => (dueAt <= now ? [id] : []))
-  }
-
-  #count(specHash: string, by: 1 | -1): void {
-    const count = (this.#perSpec.get(specHash) ?? 0) + by
-    if (count === 0) this.#perSpec.delete(specHash)
-    else this.#perSpec.set(specHash, count)
   }
 
   /** When the next one will have waited too long; `null`: none will. */
@@ -91,11 +98,31 @@ export class TaskQueue {
   }
 }
 
+/** How many there are of each. */
+class Tally {
+  readonly #counts = new Map<string, number>()
+
+  of(name: string): number {
+    return this.#counts.get(name) ?? 0
+  }
+
+  names(): Iterable<string> {
+    return this.#counts.keys()
+  }
+
+  add(name: string, by: 1 | -1): void {
+    const count = this.of(name) + by
+    if (count === 0) this.#counts.delete(name)
+    else this.#counts.set(name, count)
+  }
+}
+
 /** What of a task makes its entry. */
 type Entered = Pick<
   Task,
   | 'id'
   | 'owner'
+  | 'keyId'
   | 'priority'
   | 'queuedAt'
   | 'retryAt'
@@ -107,13 +134,13 @@ type Entered = Pick<
 >
 
 export function queueEntry(task: Entered, now: number): QueueEntry {
-  const { id, owner, priority, presetId, spec, affinity, attempt, lastSeq } = task
+  const { id, owner, keyId, priority, presetId, spec, affinity, attempt, lastSeq } = task
   const { queueMs } = spec.timeouts
   // Where the clock was set back while no process was there, nothing waits for it to come round again.
   const queuedAt = Math.min(task.queuedAt, now)
   const retryAt = task.retryAt === null ? null : Math.min(task.retryAt, now + MAX_BACKOFF_MS)
   return {
-    ...{ id, owner, priority, queuedAt, retryAt, presetId, affinity, attempt, lastSeq },
+    ...{ id, owner, keyId, priority, queuedAt, retryAt, presetId, affinity, attempt, lastSeq },
     specHash: specHashOf(spec),
     gpus: spec.gpus,
     session: spec.session,

@@ -8,6 +8,7 @@ import type { PlannedWorker } from '../planner/index.ts'
 import type { AssignedGpu } from '../runner.ts'
 import { isFinal, type Task } from '../task.ts'
 import type { Worker } from '../worker.ts'
+import type { Ending } from '../workers/event-writer.ts'
 import type { Run } from '../workers/run.ts'
 import { WorkerLife, type WorkerContext } from '../workers/worker-life.ts'
 import { GpuMemory } from './gpu-memory.ts'
@@ -26,7 +27,7 @@ export interface WorkerPoolEvents {
   readonly workerChanged: (id: WorkerId) => void
   readonly gpuChanged: (id: GpuId) => void
   /** An attempt's end is stored. */
-  readonly attemptEnded: (run: Run, end: { readonly requeued: boolean }) => void
+  readonly attemptEnded: (run: Run, ending: Ending) => void
   /** A task is RUNNING. */
   readonly attemptAlive: (run: Run, at: number) => void
   /** What can be planned has changed. */
@@ -100,8 +101,8 @@ export class WorkerPool {
       attemptAlive: (life, run, at) => {
         this.#onAlive(life, run, at)
       },
-      attemptEnded: (life, run, end) => {
-        this.#onEnded(life, run, end)
+      attemptEnded: (life, run, ending) => {
+        this.#onEnded(life, run, ending)
       },
       memoryTold: (life, memoryMb) => {
         this.memory.told(life.worker.id, memoryMb)
@@ -137,8 +138,12 @@ export class WorkerPool {
   }
 
   /** The tasks that have a worker. */
+  tasks(): readonly Task[] {
+    return this.lives().flatMap((life) => life.runs.map(({ task }) => task))
+  }
+
   taskIds(): readonly TaskId[] {
-    return this.lives().flatMap((life) => life.runs.map(({ task }) => task.id))
+    return this.tasks().map(({ id }) => id)
   }
 
   /** A session worker of the spec that could not be warmed is not tried again before this. */
@@ -161,6 +166,7 @@ export class WorkerPool {
         session: spec.session,
         runningSince: runs.map(({ task }) => shifted(task.startedAt ?? startedAt)),
         runningOwners: runs.map(({ task }) => task.owner),
+        runningKeys: runs.map(({ task }) => task.keyId),
         retiring: life.retiring,
         idleSince: life.idleSince === null ? null : shifted(life.idleSince),
         affinities: life.affinities,
@@ -357,13 +363,13 @@ export class WorkerPool {
     this.#events.attemptAlive(run, at)
   }
 
-  #onEnded(life: WorkerLife, run: Run, end: { readonly requeued: boolean }): void {
+  #onEnded(life: WorkerLife, run: Run, ending: Ending): void {
     if (run.transcript.finish !== null) this.#backoff.delete(life.worker.specHash)
     const runningAt = this.#runningAt.get(run)
     if (runningAt !== undefined && run.transcript.finish?.status === 'completed')
       this.#histories.ran(life.worker.specHash, this.#options.clock.now() - runningAt)
     for (const id of life.worker.claim.gpuIds) this.#events.gpuChanged(id)
-    this.#events.attemptEnded(run, end)
+    this.#events.attemptEnded(run, ending)
   }
 
   #assigned(ids: readonly GpuId[]): readonly AssignedGpu[] {

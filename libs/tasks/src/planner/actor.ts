@@ -16,6 +16,7 @@ export interface Release {
 export interface Running {
   readonly since: number
   readonly owner: string
+  readonly keyId: string | null
   /** `Infinity`: nobody knows. */
   readonly doneAt: number
   readonly release: Release
@@ -94,6 +95,7 @@ export function takeUp(
         return {
           since,
           owner: planned.runningOwners[of] ?? '',
+          keyId: planned.runningKeys[of] ?? null,
           doneAt: end === undefined ? Infinity : upcoming(end.at),
           release: { base: ready, own: end?.own ?? CERTAIN },
         }
@@ -129,6 +131,7 @@ export function created(
       session,
       runningSince: [],
       runningOwners: [],
+      runningKeys: [],
       retiring: null,
       startedAt: now,
       readyAt: null,
@@ -186,6 +189,7 @@ export function refresh(actor: Actor, now: number): void {
     ...planned,
     runningSince: running.map(({ since }) => since),
     runningOwners: running.map(({ owner }) => owner),
+    runningKeys: running.map(({ keyId }) => keyId),
     idleSince: running.length === 0 && planned.phase === 'ready' ? now : null,
   }
 }

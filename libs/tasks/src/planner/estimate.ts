@@ -36,14 +36,14 @@ export function createForecast(
   positionOf: (id: TaskId) => number | null,
 ): (id: TaskId) => StartEstimate | null {
   const rehearsal = rehearse(input, ordered)
-  const ofKinds = countsOfKinds(ordered)
+  const ofKinds = countsOfKinds(ordered, input.keys)
   return (id) => {
     const start = rehearsal.starts.get(id)
     if (start !== undefined) return rehearsed(start, input.now)
     const position = positionOf(id)
     const task = position === null ? undefined : ordered[position - 1]
     if (position === null || task === undefined) return null
-    return byPace({ task, position, ofKind: ofKinds[position - 1] ?? 0 }, rehearsal, input.now)
+    return byPace({ task, position, ofKind: ofKinds[position - 1] ?? 0 }, rehearsal, input)
   }
 }
 
@@ -56,10 +56,10 @@ interface Place {
 }
 
 /** Of each task how many of its kind there are up to it. */
-function countsOfKinds(ordered: readonly QueuedTask[]): Uint32Array {
+function countsOfKinds(ordered: readonly QueuedTask[], keys: PlanInput['keys']): Uint32Array {
   const counts = new Map<string, number>()
   return Uint32Array.from(ordered, (task) => {
-    const kind = kindOf(task)
+    const kind = kindOf(task, keys)
     const count = (counts.get(kind) ?? 0) + 1
     counts.set(kind, count)
     return count
@@ -75,9 +75,9 @@ function rehearsed({ at, warm, doubt, last, before }: RehearsedStart, now: numbe
 function byPace(
   { task, position, ofKind }: Place,
   { starts, startsOfKind, hopeless, isOver, endedAt, doubt }: Rehearsal,
-  now: number,
+  { now, keys }: Pick<PlanInput, 'now' | 'keys'>,
 ): StartEstimate | null {
-  const kind = kindOf(task)
+  const kind = kindOf(task, keys)
   const passedMs = endedAt - now
   // One that did not start where as many did as were before it waits for something else.
   if (isOver || passedMs === 0 || hopeless.has(kind) || position <= starts.size) return null

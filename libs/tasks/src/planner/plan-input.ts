@@ -6,6 +6,8 @@ import type { GpuClaim } from '../worker.ts'
 export interface QueuedTask {
   readonly id: TaskId
   readonly owner: string
+  /** The API key that it counts against; `null`: none. */
+  readonly keyId: string | null
   readonly priority: number
   readonly queuedAt: number
   /** It must not start before; `null`: it may at once. */
@@ -38,6 +40,8 @@ export interface PlannedWorker {
   readonly runningSince: readonly number[]
   /** Whose these tasks are, in any order. */
   readonly runningOwners: readonly string[]
+  /** The API keys that they count against, in any order. */
+  readonly runningKeys: readonly (string | null)[]
   /** Why it takes no more tasks and ends once it is idle; `null`: it takes more. */
   readonly retiring: string | null
   readonly startedAt: number
@@ -71,6 +75,14 @@ export interface WantedSession {
   readonly count: number
   /** Not to be started before: the last one could not be started. */
   readonly notBefore: number
+}
+
+/** What the tasks of an API key may have; others than those of such keys may have what there is. */
+export interface KeyCap {
+  /** How many may have a worker at a time; `null`: as many as there are. */
+  readonly maxRunning: number | null
+  /** It has used its GPU time: none of its tasks starts before `until`. */
+  readonly spent: { readonly gpuSeconds: number; readonly until: number } | null
 }
 
 /** What has been measured of workers of one spec, and of their tasks. */
@@ -121,6 +133,8 @@ export interface PlanInput {
   /** The hash of each preset in force: a session worker of another hash whose preset is not there any more, or has changed, is replaced when idle. */
   readonly inForce: ReadonlyMap<PresetId, string>
   readonly factsOf: (specHash: string) => WorkerFacts
+  /** The API keys that have one. */
+  readonly keys: ReadonlyMap<string, KeyCap>
   /** The most workers at a time. */
   readonly maxWorkers: number
   /** Why no worker can be started at all at the moment (the runner's neighbour is away); `null`: they can. Warm ones go on. */
@@ -161,6 +175,8 @@ export interface Waiting {
     | 'retry'
     /** All places for workers are taken. */
     | 'places'
+    /** Its API key has as much as it may. */
+    | 'limit'
     /** There are too few GPUs at all, or none in use that it may have. */
     | 'no-gpu'
     /** For GPUs, or memory on them. */

@@ -1,4 +1,5 @@
 import type { GpuClaim } from '../worker.ts'
+import { createCaps } from './caps.ts'
 import { createDemands, type Demand, type Kind } from './demand.ts'
 import { byCost, evictableAt, evictionCost, UNKNOWN_LOAD_MS, type Candidate } from './eviction.ts'
 import { orderOf } from './order.ts'
@@ -27,6 +28,7 @@ export function decide(input: PlanInput): { readonly plan: Plan; readonly room: 
   const room = createRoom(input)
   const demands = createDemands(input, room)
   const reasons = createReasons(input)
+  const caps = createCaps(input)
   const actions: PlanAction[] = []
   /** Hashes that tasks looked at so far are served by. */
   const asked = new Set<string>()
@@ -58,11 +60,21 @@ export function decide(input: PlanInput): { readonly plan: Plan; readonly room: 
       const task = tasks[position]
       if (task === undefined) continue
       const kind = kinds[position] ?? null
-      const why = kind === null ? retryLater(task) : look(task, demands.of(kind, task), dueAts[position] ?? 0)
-      if (why !== null) size += 1
+      const why =
+        kind === null
+          ? retryLater(task)
+          : (hold(task) ?? look(task, demands.of(kind, task), dueAts[position] ?? 0))
+      if (why === null) caps.started(task)
+      else size += 1
       whys.push(why)
     }
     return createWaitingTasks(tasks, positions, whys, size)
+  }
+
+  function hold(task: QueuedTask): Waiting | null {
+    const held = caps.hold(task)
+    if (held !== null) wake(input.keys.get(task.keyId ?? '')?.spent?.until ?? null)
+    return held
   }
 
   function retryLater({ retryAt }: QueuedTask): Waiting {

@@ -1,18 +1,22 @@
 import type { TaskId } from '../ids.ts'
-import type { QueuedTask } from './plan-input.ts'
+import type { PlanInput, QueuedTask } from './plan-input.ts'
 
 /** So many of the first tasks are looked at in each step, and of so many kinds behind them that are not among these so many each. */
 const WINDOW = 24
 const MORE_KINDS = 12
 const OF_EACH_KIND = 2
 
-/** Tasks that the same workers serve. */
-export function kindOf({ specHash, session, owner }: QueuedTask): string {
-  return session?.isolation === 'owner' ? `${specHash} ${owner}` : specHash
+/** Tasks that the same workers serve, and whose key has not more or less room than the others'. */
+export function kindOf({ specHash, session, owner, keyId }: QueuedTask, keys: PlanInput['keys']): string {
+  const kind = session?.isolation === 'owner' ? `${specHash} ${owner}` : specHash
+  return keyId !== null && keys.has(keyId) ? `${kind} ${keyId}` : kind
 }
 
 /** The part of the queue that is looked at in each step. */
-export function createView(ordered: readonly QueuedTask[]): {
+export function createView(
+  ordered: readonly QueuedTask[],
+  keysWithCaps: PlanInput['keys'],
+): {
   next(): ReadonlyMap<TaskId, QueuedTask>
   /** There is more than `next` has given. */
   isLonger(): boolean
@@ -21,7 +25,7 @@ export function createView(ordered: readonly QueuedTask[]): {
   const gone = new Set<TaskId>()
   const kinds = new Map<string, { readonly tasks: QueuedTask[]; from: number }>()
   for (const task of ordered) {
-    const kind = kindOf(task)
+    const kind = kindOf(task, keysWithCaps)
     const known = kinds.get(kind)
     if (known === undefined) kinds.set(kind, { tasks: [task], from: 0 })
     else known.tasks.push(task)
@@ -37,7 +41,7 @@ export function createView(ordered: readonly QueuedTask[]): {
         const task = ordered[at]
         if (task === undefined || gone.has(task.id)) continue
         looked.set(task.id, task)
-        seen.add(kindOf(task))
+        seen.add(kindOf(task, keysWithCaps))
       }
       let more = MORE_KINDS
       for (const [kind, list] of kinds) {

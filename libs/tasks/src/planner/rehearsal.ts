@@ -58,7 +58,7 @@ export function rehearse(input: PlanInput, ordered: readonly QueuedTask[]): Rehe
   const foreign = createRoom(input).gpus.map(({ gpu, foreignMb }) => ({ gpu, foreignMb }))
   const starts = new Map<TaskId, RehearsedStart>()
   const startsOfKind = new Map<string, number>()
-  const view = createView(ordered)
+  const view = createView(ordered, input.keys)
   let hopeless: ReadonlySet<string> = new Set()
   let released: readonly Actor[] = []
   let doubt = CERTAIN
@@ -89,7 +89,7 @@ export function rehearse(input: PlanInput, ordered: readonly QueuedTask[]): Rehe
       hopeless = new Set(
         never.flatMap(([id]) => {
           const task = looked.get(id)
-          return task === undefined ? [] : [kindOf(task)]
+          return task === undefined ? [] : [kindOf(task, input.keys)]
         }),
       )
       break
@@ -150,10 +150,13 @@ export function rehearse(input: PlanInput, ordered: readonly QueuedTask[]): Rehe
       base: both(since, last),
       own: run === null ? CERTAIN : doubtAround(meanMs, run),
     }
-    actor.running = [...actor.running, { since: now, owner: task.owner, doneAt: at + meanMs, release }]
+    actor.running = [
+      ...actor.running,
+      { since: now, owner: task.owner, keyId: task.keyId, doneAt: at + meanMs, release },
+    ]
     refresh(actor, now)
     starts.set(task.id, { at, warm, doubt: since, last, before: starts.size })
-    const kind = kindOf(task)
+    const kind = kindOf(task, input.keys)
     startsOfKind.set(kind, (startsOfKind.get(kind) ?? 0) + 1)
     doubt = since
     view.remove(task)

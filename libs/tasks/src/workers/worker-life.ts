@@ -1,4 +1,5 @@
 import type { ArtifactFiles } from '../artifact-files.ts'
+import { chargeOf } from '../charge.ts'
 import { delay, leftOf, type Clock } from '../clock.ts'
 import type { Feeds } from '../feed.ts'
 import type { GpuReading } from '../evidence.ts'
@@ -39,8 +40,8 @@ export interface WorkerContext {
   readonly workerChanged: (life: WorkerLife) => void
   /** A task is RUNNING since `at`. */
   readonly attemptAlive: (life: WorkerLife, run: Run, at: number) => void
-  /** An attempt's end is stored: the task's own, or, with `requeued`, only the attempt's. */
-  readonly attemptEnded: (life: WorkerLife, run: Run, end: { readonly requeued: boolean }) => void
+  /** An attempt's end is stored. */
+  readonly attemptEnded: (life: WorkerLife, run: Run, ending: Ending) => void
   /** The worker told of the memory that it uses on a GPU. */
   readonly memoryTold: (life: WorkerLife, memoryMb: number) => void
   /** What the meters of these GPUs showed lately. */
@@ -510,6 +511,7 @@ export class WorkerLife {
     const output = run.transcript.output()
     const ending: Ending = {
       ...{ status, at, error, failureClass, exitCode, evidence, output },
+      charge: chargeOf(run.task, at),
       ...(retryAt !== null && { retryAt }),
     }
     const text = retryAt === null ? reason : retryText(run.task.attempt, outcome, retryAt - now)
@@ -520,7 +522,7 @@ export class WorkerLife {
     this.#worker = { ...this.#worker, tasksServed: this.#worker.tasksServed + 1 }
     this.#writer.aside(at, () => {
       run.writer.end(ending, text, () => {
-        attemptEnded(this, run, { requeued: retryAt !== null })
+        attemptEnded(this, run, ending)
       })
     })
     if (run.stopReason !== null) {

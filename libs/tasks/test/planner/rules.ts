@@ -54,6 +54,18 @@ export function checkPlan(input: PlanInput, made: Plan, foreignMb: ReadonlyMap<G
       )
     }
   }
+  for (const [keyId, { maxRunning, spent }] of input.keys) {
+    const given = [...seen].filter((id) => queued.get(id)?.keyId === keyId)
+    const running = input.workers.flatMap(({ runningKeys }) => runningKeys.filter((each) => each === keyId))
+    check(
+      given.length === 0 || given.length + running.length <= (maxRunning ?? Infinity),
+      `${keyId} has more than it may`,
+    )
+    check(
+      spent === null || spent.until <= input.now || given.every((id) => queued.get(id)?.gpus.count === 0),
+      `${keyId} gets GPUs though its time is spent`,
+    )
+  }
   check(claims.length <= input.maxWorkers, 'more workers than places')
   check(
     input.blocked === null || made.actions.every(({ kind }) => kind !== 'start'),

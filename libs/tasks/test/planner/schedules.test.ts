@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import type { PlanInput } from '../../src/planner/index.ts'
-import { facts, gpu, gpuId, need, NO_FACTS, part, session } from './situation.ts'
+import type { KeyCap, PlanInput } from '../../src/planner/index.ts'
+import { facts, gpu, gpuId, need, NO_FACTS, NOW, part, session } from './situation.ts'
 import {
   checkDueHolds,
   checkNobodyIsPassed,
@@ -134,7 +134,31 @@ function everySchedule(kind: Kind, runs: number, extra: (world: World) => (input
   )
 }
 
+/** What each owner's key may have: nothing that is for ever. */
+function cappedWorldOf(seed: number, size: { gpus: number; tasks: number; presets: number }): World {
+  const random = randomFrom(seed + 2)
+  const keys = [0, 1, 2].map((index): [string, KeyCap] => {
+    const spent =
+      random() < 0.3 ? { gpuSeconds: 60, until: NOW + 1_000 + Math.floor(random() * 9_000) } : null
+    return [`owner ${index}`, { maxRunning: random() < 0.3 ? null : 1 + Math.floor(random() * 2), spent }]
+  })
+  return { ...worldOf(seed, 'mixed', size), keys: new Map(keys) }
+}
+
 describe('any schedule', () => {
+  test('with API keys that may have so much keeps them to it, and starts all tasks in the end', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0 }), sizes, (seed, size) => {
+        const world = cappedWorldOf(seed, size)
+        const told = live(world, (input, made, { foreignMb }) => {
+          checkPlan(input, made, foreignMb)
+        })
+        if (!isHopeless(world)) expect(told.startedAt.size).toBe(world.tasks.length)
+      }),
+      { numRuns: SCHEDULES * 0.1, seed: 20_26, endOnFailure: false },
+    )
+  }, 120_000)
+
   test('of one-off tasks keeps capacity, starts all that fits and lets nobody wait beyond the bound', () => {
     everySchedule('one-off', SCHEDULES * 0.4, (world) => {
       const patience = createPatience(RULES.maxPassMs + LONGEST_LOAD_MS + LONGEST_RUN_MS + 2 * RELEASE_MS)

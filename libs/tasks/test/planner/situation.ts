@@ -57,6 +57,7 @@ export function task(id: string, more: Partial<QueuedTask> & { readonly preset?:
   return {
     id: taskId(id),
     owner: 'ann',
+    keyId: null,
     priority: 0,
     queuedAt: NOW,
     retryAt: null,
@@ -89,6 +90,7 @@ export function worker(
     session: null,
     runningSince,
     runningOwners: runningSince.map(() => 'ann'),
+    runningKeys: runningSince.map(() => null),
     retiring: null,
     startedAt: NOW - 100_000,
     readyAt: more.phase === 'starting' ? null : NOW - 90_000,
@@ -137,6 +139,7 @@ export function situation(
     workers: [],
     gpus: [gpu(0), gpu(1)],
     wanted: [],
+    keys: new Map(),
     inForce: new Map((more.workers ?? []).map((there) => [there.presetId, there.specHash])),
     factsOf: (hash) => given[hash.replace('hash of ', '')] ?? NO_FACTS,
     maxWorkers: 32,

@@ -50,6 +50,8 @@ export interface World {
   readonly gpus: readonly PlannedGpu[]
   readonly tasks: readonly WorldTask[]
   readonly changes: readonly WorldChange[]
+  /** What the API keys may have; that of a task has the name of its owner. */
+  readonly keys?: PlanInput['keys']
   readonly maxWorkers: number
   readonly rules: PlanRules
   /** Presets whose session workers are wanted though nobody asks, and how many of each. */
@@ -88,6 +90,7 @@ interface Actor {
   readonly running: {
     readonly id: TaskId
     readonly owner: string
+    readonly keyId: string | null
     readonly since: number
     doneAt: number | null
     readonly runMs: number
@@ -156,6 +159,7 @@ export function live(
       const arrived = task(`task-${String(index).padStart(4, '0')}`, {
         preset: preset.name,
         owner,
+        keyId: owner,
         priority,
         affinity,
         queuedAt: NOW + given.at,
@@ -245,6 +249,7 @@ export function live(
     const running = {
       id: taken.task.id,
       owner: taken.task.owner,
+      keyId: taken.task.keyId,
       since: now,
       doneAt: null,
       runMs: taken.given.runMs,
@@ -294,6 +299,7 @@ export function live(
       session: actor.preset.session,
       runningSince: actor.running.map(({ since }) => since),
       runningOwners: actor.running.map(({ owner }) => owner),
+      runningKeys: actor.running.map(({ keyId }) => keyId),
       retiring: null,
       startedAt: actor.startedAt,
       readyAt: actor.readyAt,
@@ -321,6 +327,7 @@ export function live(
         ]),
       ),
       factsOf: (hash) => learned?.factsOf(hash) ?? facts.get(hash) ?? NO_FACTS,
+      keys: world.keys ?? new Map(),
       maxWorkers: world.maxWorkers,
       blocked,
       rules: world.rules,

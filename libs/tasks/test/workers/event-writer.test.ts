@@ -73,6 +73,7 @@ const settlement = {
   failureClass: null,
   exitCode: 0,
   evidence: null,
+  charge: null,
   output: { text: null, result: null, usage: null },
 } as const
 
