@@ -60,7 +60,7 @@ function loadedPreset(
   volumes: readonly Volume[],
 ): LoadedPreset {
   const id = `${model}/${kind}` as PresetId
-  const { gpus, timeouts, resources, allow, retry, session } = written
+  const { gpus, timeouts, resources, output, allow, retry, session } = written
   const spec: WorkerSpec = {
     presetId: id,
     model,
@@ -86,6 +86,12 @@ function loadedPreset(
       processes: resources.processes,
       sharedMemoryMb: resources.shared_memory,
       tmpMb: resources.tmp,
+    },
+    output: {
+      mb: output.size,
+      events: output.events,
+      artifacts: output.artifacts,
+      artifactsMb: output.artifacts_size,
     },
     network: written.network,
     volumes,

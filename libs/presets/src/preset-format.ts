@@ -85,6 +85,17 @@ const resources = mapping('a mapping such as {memory: 32GiB}', {
   tmp: optional(mebibytes, '1GiB', 'Size of the in-memory /tmp, and of the in-memory home folder.'),
 })
 
+const output = mapping('a mapping such as {size: 64MiB}', {
+  size: optional(mebibytes, '256MiB', 'What is kept of its events and lines.'),
+  events: optional(
+    number({ min: 1, max: 100_000_000, whole: true }),
+    5_000_000,
+    'Its events, lines included.',
+  ),
+  artifacts: optional(number({ min: 0, max: 1_000_000, whole: true }), 10_000, 'The files that it leaves.'),
+  artifacts_size: optional(mebibytes, '10GiB', 'All of these files together.'),
+})
+
 // What Docker itself gives a container, and what training needs beyond it. Those that reach the host (SYS_ADMIN, SYS_MODULE, …) are not here.
 const CAPABILITIES = [
   'AUDIT_WRITE',
@@ -176,6 +187,7 @@ const PRESET = {
   retry: optional(retry, {}, 'Whether and when a task that has failed is tried again.'),
   session: optional(session, {}, 'How the workers of a preset with `mode: session` live; only there.'),
   resources: optional(resources, {}, 'Limits of each worker.'),
+  output: optional(output, {}, 'How much an attempt of a task may say and leave behind; then it is stopped.'),
   network: optional(
     choice({ none: 'none', bridge: 'bridge' } as const),
     'none',

@@ -6,6 +6,7 @@ export interface GoodKeys {
 }
 
 const LIMITS = { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 }
+const OUTPUT = { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 }
 const GPUS = { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null }
 const TIMEOUTS = {
   queueMs: null,
@@ -182,6 +183,11 @@ export const GOOD_KEYS: readonly GoodKeys[] = [
     keys: 'resources: {memory: 20480KiB, shared_memory: 1TiB, tmp: 64MB}',
     spec: { limits: { ...LIMITS, memoryMb: 20, sharedMemoryMb: 1_048_576, tmpMb: 61 } },
   },
+  {
+    keys: 'output: {size: 64MiB, events: 100, artifacts: 0, artifacts_size: 1GiB}',
+    spec: { output: { mb: 64, events: 100, artifacts: 0, artifactsMb: 1_024 } },
+  },
+  { keys: 'output: {size: 16MiB}', spec: { output: { ...OUTPUT, mb: 16 } } },
   { keys: 'network: none', spec: { network: 'none' } },
   { keys: 'network: bridge', spec: { network: 'bridge' } },
   { keys: 'volumes: []', spec: { volumes: [] } },
@@ -422,6 +428,9 @@ export const WRONG_KEYS: readonly WrongKeys[] = [
   { keys: 'resources: {shared_memory: ¦10KiB}', says: 'resources.shared_memory', editorCannotTell: true },
   { keys: 'resources: {tmp: ¦64gb}', says: 'resources.tmp' },
   { keys: 'resources: {¦shm: 1GiB}', says: 'the keys here are memory, cpus, processes, shared_memory, tmp' },
+  { keys: 'output: {size: ¦256}', says: 'output.size' },
+  { keys: 'output: {events: ¦0}', says: 'output.events: expected a whole number from 1 to 100000000' },
+  { keys: 'output: {¦lines: 3}', says: 'the keys here are size, events, artifacts, artifacts_size' },
   { keys: 'network: ¦host', says: 'network: expected none or bridge, found "host"' },
   { keys: 'network: ¦no', says: 'found "no"' },
   {

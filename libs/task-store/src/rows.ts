@@ -112,6 +112,12 @@ const workerSpec = shape<WorkerSpec>({
     sharedMemoryMb: number,
     tmpMb: number,
   }),
+  output: shape<WorkerSpec['output']>({
+    mb: number,
+    events: number,
+    artifacts: number,
+    artifactsMb: number,
+  }),
   network: oneOf('none', 'bridge'),
   volumes: listOf(shape<WorkerSpec['volumes'][number]>({ source: text, target: text, readOnly: boolean })),
   relax: shape<WorkerSpec['relax']>({
@@ -156,6 +162,7 @@ const EARLIER = {
   secrets: [],
   retry: { maxAttempts: 1, backoffMs: 2_000, on: [] },
   session: null,
+  output: { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 },
 } satisfies Partial<WorkerSpec>
 
 function completeSpec(value: unknown): unknown {

@@ -58,6 +58,7 @@ export const spec: WorkerSpec = {
   modelPath: null,
   gpus: { count: 'default', share: 'exclusive', memoryMb: null, ids: null, names: null },
   limits: { memoryMb: null, cpus: 1.5, processes: 4_096, sharedMemoryMb: 1_024, tmpMb: 512 },
+  output: { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 },
   network: 'none',
   volumes: [{ source: '/srv/data', target: '/data', readOnly: true }],
   relax: { user: null, writableRoot: false, capabilities: [] },

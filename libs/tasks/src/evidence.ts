@@ -57,6 +57,8 @@ export const FAILURE_CAUSES = [
   'run_timeout',
   /** It said nothing for longer than it may. */
   'silence_timeout',
+  /** It said, or left behind, more than it may. */
+  'output_limit',
 ] as const
 export type FailureCause = (typeof FAILURE_CAUSES)[number]
 

@@ -7,7 +7,7 @@ const hashes = new WeakMap<WorkerSpec, string>()
 
 /**
  * Equal for specs whose workers can stand in for one another: all of the spec counts but what a task may ask for itself (which GPUs it
- * may have, how long it may wait and run) and how it is tried again. 16 hexadecimal digits.
+ * may have, how long it may wait and run), how much it may say, and how it is tried again. 16 hexadecimal digits.
  */
 export function specHashOf(spec: WorkerSpec): string {
   const known = hashes.get(spec)
@@ -16,6 +16,7 @@ export function specHashOf(spec: WorkerSpec): string {
   const worker = {
     ...spec,
     retry: null,
+    output: null,
     timeouts: { ...timeouts, runMs: null, queueMs: null, silenceMs: null },
     gpus: { ...gpus, ids: null },
   }

@@ -44,6 +44,16 @@ export interface WorkerLimits {
   readonly tmpMb: number
 }
 
+/** How much one attempt of a task may say and leave behind; one that goes beyond is stopped. */
+export interface OutputLimits {
+  /** What is kept of its events and lines. */
+  readonly mb: number
+  readonly events: number
+  readonly artifacts: number
+  /** All of them together. */
+  readonly artifactsMb: number
+}
+
 /** Deadlines, in milliseconds; `null`: none. */
 export interface WorkerTimeouts {
   /** From the task's submission (or its return to the queue) to its claim. */
@@ -143,6 +153,7 @@ export interface WorkerSpec {
   readonly modelPath: string | null
   readonly gpus: GpuNeed
   readonly limits: WorkerLimits
+  readonly output: OutputLimits
   readonly network: 'none' | 'bridge'
   readonly volumes: readonly Volume[]
   readonly relax: Relaxations

@@ -32,6 +32,7 @@ export function isFinal(status: TaskStatus): status is FinalStatus {
 /**
  * Why the service ends an attempt. The first one that is recorded wins. `timeout`: it ran too long; `start-timeout`: its worker took too long
  * to come up; `silence`: it said nothing for too long; `gpu-lost`: a GPU of its worker is gone;
+ * `output-limit`: it said, or left behind, more than it may;
  * `output-lost`: some of its output is or may be lost, and its end, which a session worker says only once, seems to be among that.
  */
 export const STOP_REASONS = [
@@ -40,6 +41,7 @@ export const STOP_REASONS = [
   'start-timeout',
   'silence',
   'gpu-lost',
+  'output-limit',
   'output-lost',
 ] as const
 export type StopReason = (typeof STOP_REASONS)[number]

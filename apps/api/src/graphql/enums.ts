@@ -44,6 +44,7 @@ export const enums = {
     START_TIMEOUT: 'start_timeout',
     RUN_TIMEOUT: 'run_timeout',
     SILENCE_TIMEOUT: 'silence_timeout',
+    OUTPUT_LIMIT: 'output_limit',
   } as const satisfies Record<Uppercase<FailureCause>, FailureCause>,
   Role: {
     READ: 'read',

@@ -46,6 +46,20 @@ for (const { runner, skipped } of RUNNERS) {
           flood: script(
             `i=0; while [ $i -lt 20000 ]; do echo "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"$i \\"}"; echo "err $i" >&2; i=$((i+1)); done; ${FINISHED}`,
           ),
+          chatty: script(`${CONNECTED}; yes 'all work and no play'`, {
+            ...{ output: { size: '1MiB' }, timeouts: { stop_grace: '1s' } },
+          }),
+          counting: script(`${CONNECTED}; while :; do ${say('x')}; done`, {
+            ...{ output: { events: 50 }, timeouts: { stop_grace: '1s' } },
+          }),
+          littering: script(
+            `${CONNECTED}; i=0; while [ $i -lt 5 ]; do echo $i > "$OUTPUT_DIR/$i"; echo "{\\"event\\":\\"artifact\\",\\"path\\":\\"$i\\"}"; i=$((i+1)); done; sleep 60`,
+            { output: { artifacts: 3 }, timeouts: { stop_grace: '1s' } },
+          ),
+          heavy: script(
+            `${CONNECTED}; for i in 1 2 3; do dd if=/dev/zero of="$OUTPUT_DIR/$i" bs=1048576 count=1 2>/dev/null; echo "{\\"event\\":\\"artifact\\",\\"path\\":\\"$i\\"}"; done; sleep 60`,
+            { output: { artifacts_size: '2MiB' }, timeouts: { stop_grace: '1s' } },
+          ),
           everything: script(
             [
               CONNECTED,
@@ -112,6 +126,28 @@ for (const { runner, skipped } of RUNNERS) {
         reason: expect.stringContaining('did not exit') as string,
       })
     })
+
+    test.each([
+      ['chatty', 'said more than 1 MB (output.size)', 2 * MIB],
+      ['counting', 'said more than 50 events (output.events)', 10_000],
+      ['littering', 'left more than 3 artifacts (output.artifacts)', 10_000],
+      ['heavy', 'left artifacts of more than 2 MB (output.artifacts_size)', 10_000],
+    ])(
+      'stops a worker that is %s: it %s; what it had said is kept, what comes then is not',
+      async (kind, what, mostCharacters) => {
+        const id = await service.submit(kind)
+        const events = await service.events(id)
+        const task = await service.task(id)
+        expect(task).toMatchObject({
+          status: 'FAILED',
+          error: { code: 'OUTPUT_LIMIT', message: `The task was stopped because it ${what}.` },
+        })
+        const lines = events.map((event) => String(event['line'] ?? event['delta'] ?? ''))
+        expect(lines.filter((line) => line === `[cut: it ${what}; the rest is not kept]`)).toHaveLength(1)
+        expect(lines.join('').length).toBeLessThan(mostCharacters)
+        expect(events.map(({ seq }) => seq)).toEqual(events.map((_event, index) => index + 1))
+      },
+    )
 
     test('keeps garbage as logs and faults, and goes on', async () => {
       const id = await service.submit('garbage')

@@ -155,6 +155,7 @@ export const SPEC: WorkerSpec = {
   modelPath: null,
   gpus: { count: 1, share: 'shared', memoryMb: 8_000, ids: null, names: ['H200'] },
   limits: { memoryMb: null, cpus: null, processes: 4_096, sharedMemoryMb: 1_024, tmpMb: 256 },
+  output: { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 },
   network: 'none',
   volumes: [],
   relax: { user: null, writableRoot: false, capabilities: [] },

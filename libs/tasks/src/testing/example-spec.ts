@@ -16,6 +16,7 @@ export const EXAMPLE_SPEC: WorkerSpec = {
   modelPath: null,
   gpus: { count: 0, share: 'exclusive', memoryMb: null, ids: null, names: null },
   limits: { memoryMb: null, cpus: null, processes: 256, sharedMemoryMb: 64, tmpMb: 64 },
+  output: { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 },
   network: 'none',
   volumes: [],
   relax: { user: null, writableRoot: false, capabilities: [] },

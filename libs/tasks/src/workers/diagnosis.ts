@@ -121,6 +121,11 @@ export function diagnose(attempt: AttemptEnd, spec: WorkerSpec): Diagnosis {
         cause: 'silence_timeout',
         text: `It hung, or worked in silence for longer than the ${spec.timeouts.silenceMs} ms of timeouts.silence. ${lastSaid(attempt)} A worker that prints progress events shows that it lives.`,
       }
+    case 'output-limit':
+      return {
+        cause: 'output_limit',
+        text: `It ${attempt.excess ?? 'said or left behind more than it may'}. ${lastSaid(attempt)} A worker that prints in a loop does so; raise the limit where there really is so much to say.`,
+      }
     case 'output-lost':
       return {
         cause: 'output_lost',

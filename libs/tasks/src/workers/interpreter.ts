@@ -130,12 +130,20 @@ export class Interpreter {
 
   /** Takes the next bytes of one stream. `bytes` is read during the call only, artifacts are taken before it resolves. */
   feed(stream: OutputStream, bytes: Uint8Array): Promise<void> | void {
+    if (this.#isUnwanted) return
     if (stream === 'stderr') {
       this.#stderr.feed(bytes)
       return
     }
     this.#parser.feed(bytes)
     if (this.#deferred.length > 0) return this.#takeDeferred()
+  }
+
+  /** Its one task has said too much and is being stopped: until it is gone a flood is not worth a look. */
+  get #isUnwanted(): boolean {
+    const { mode, handed } = this.#options
+    const [first] = handed.values()
+    return mode === 'ONE_OFF' && first?.isCutOff === true
   }
 
   /** Both streams are over: a last line without a newline counts. */

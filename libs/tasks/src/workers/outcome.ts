@@ -34,6 +34,8 @@ export interface AttemptEnd {
   readonly outputLost: boolean
   /** Some of the output could not be read, or may be missing. */
   readonly isInDoubt: boolean
+  /** What it did that it may not, to be put behind "it"; `null`: nothing that this process has seen. */
+  readonly excess: string | null
   /** The last lines of stderr, oldest first. */
   readonly lastWords: readonly string[]
 }
@@ -243,6 +245,16 @@ function stopped(reason: StopReason, attempt: AttemptEnd, exitCode: number | nul
         reason: message,
         error: { code: 'GPU_LOST', message },
         failureClass: 'gpu_lost',
+        exitCode,
+      }
+    }
+    case 'output-limit': {
+      const message = `The task was stopped because it ${attempt.excess ?? 'said or left behind more than it may'}.`
+      return {
+        status: 'FAILED',
+        reason: message,
+        error: { code: 'OUTPUT_LIMIT', message },
+        failureClass: null,
         exitCode,
       }
     }

@@ -7,6 +7,7 @@ import type { Worker } from '../worker.ts'
 import { diagnose } from './diagnosis.ts'
 import type { EventWriter, TaskWriter } from './event-writer.ts'
 import { outcomeOf, type AttemptEnd, type Outcome } from './outcome.ts'
+import { OutputMeter } from './output-meter.ts'
 import { signalOf } from './signals.ts'
 import { Transcript } from './transcript.ts'
 
@@ -51,6 +52,8 @@ export class Run {
   readonly #timers = new Map<string, Disposable>()
   readonly #unwanted = new AbortController()
   #heardAt = 0
+  readonly #output: OutputMeter
+  #excess: string | null = null
   /** After so much silence its end is taken for lost; `null`: nothing speaks for that. */
   #lostEndMs: number | null = null
 
@@ -63,6 +66,7 @@ export class Run {
     this.#events = events
     this.#stopReason = task.stopReason
     this.#cancelReason = task.cancelReason
+    this.#output = new OutputMeter(task.spec.output)
     const writer = worker.openTask({ taskId: id, attempt, lastSeq })
     this.writer = writer
     this.transcript = new Transcript(
@@ -70,6 +74,7 @@ export class Run {
         write: (body) => {
           writer.write(body)
           this.#heardAt = clock.monotonic()
+          this.#limit(this.#output.said(body))
         },
         onSignOfLife: () => {
           this.#disarm('ack')
@@ -88,6 +93,7 @@ export class Run {
         },
         onArtifact: (artifact) => {
           writer.announce(artifact)
+          this.#limit(this.#output.left(artifact))
         },
         onLoss: (certain) => {
           this.#doubtEnd(certain ? LOST_END_MS : DOUBTFUL_END_MS)
@@ -100,6 +106,14 @@ export class Run {
       // What an earlier process knew of its output is looked up only when that matters.
       this.#doubtEnd(LOST_END_MS)
     }
+  }
+
+  /** `excess`: what it does that it may not; `null`: nothing. */
+  #limit(excess: string | null): void {
+    if (excess === null || this.#excess !== null) return
+    this.#excess = excess
+    this.transcript.cutOff(`[cut: it ${excess}; the rest is not kept]`)
+    this.#events.onOverdue(this, 'output-limit')
   }
 
   /** As a worker is told of it. */
@@ -195,6 +209,7 @@ export class Run {
       hungAfterFinish: more.hungAfterFinish,
       outputLost: transcript.outputLost,
       isInDoubt: transcript.isInDoubt,
+      excess: this.#excess,
       lastWords: transcript.lastWords.length > 0 ? transcript.lastWords : more.workerWords,
     }
     const outcome = outcomeOf(attempt)

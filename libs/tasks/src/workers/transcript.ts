@@ -44,6 +44,7 @@ export class Transcript {
   #isSuspected = false
   #isDoubtful = false
   #stderrCharacters = 0
+  #isCutOff = false
 
   constructor(sink: TranscriptSink, seen: Seen) {
     this.#sink = sink
@@ -55,6 +56,11 @@ export class Transcript {
   /** The worker has shown a sign of life for the task. */
   get isAlive(): boolean {
     return this.#signOfLife
+  }
+
+  /** It has said too much: nothing more of it is kept. */
+  get isCutOff(): boolean {
+    return this.#isCutOff
   }
 
   /** The first `finish`. */
@@ -113,8 +119,15 @@ export class Transcript {
     this.#sink.onLoss(false)
   }
 
+  /** It has said too much: a last line says so, and nothing more is kept but its finish. */
+  cutOff(line: string): void {
+    this.write({ type: 'log', stream: 'STDOUT', level: 'warning', line })
+    this.#isCutOff = true
+  }
+
   /** Something that is kept as it is: a log line, a fault, a gap, or what a worker that comes up says. */
   write(body: TaskEventBody): void {
+    if (this.#isCutOff && body.type !== 'finish') return
     this.#sink.write(body)
     this.#own.add(body)
     if (body.type === 'gap') this.#sink.onLoss(true)
@@ -158,6 +171,7 @@ export class Transcript {
 
   /** An artifact of the task, whose bytes have been taken. */
   takeArtifact(artifact: Artifact): void {
+    if (this.#isCutOff) return
     this.#sink.onArtifact(artifact)
     this.write({ type: 'artifact', artifact })
   }

@@ -34,6 +34,7 @@ const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({
   hungAfterFinish: false,
   outputLost: false,
   isInDoubt: false,
+  excess: null,
   lastWords: [],
   ...more,
 })
@@ -60,6 +61,12 @@ const TABLE: readonly [what: string, Partial<AttemptEnd>, FailureCause, says: Re
   ],
   ['a broken GPU context', { finish: said('CUDA error: device-side assert triggered') }, 'gpu_broken', /Xid/],
   ['a lost GPU', { stopReason: 'gpu-lost', end: exited(137) }, 'gpu_lost', /Xid 79/],
+  [
+    'too much output',
+    { stopReason: 'output-limit', excess: 'said more than 9 events (output.events)' },
+    'output_limit',
+    /said more than 9 events \(output\.events\)/,
+  ],
   [
     'an end that was lost',
     { stopReason: 'output-lost', outputLost: true, isInDoubt: true },

@@ -22,6 +22,7 @@ const attempt = (more: Partial<AttemptEnd>): AttemptEnd => ({
   hungAfterFinish: false,
   outputLost: false,
   isInDoubt: false,
+  excess: null,
   lastWords: [],
   ...more,
 })
