@@ -142,7 +142,9 @@ for (const { runner, skipped } of RUNNERS) {
           status: 'FAILED',
           error: { code: 'OUTPUT_LIMIT', message: `The task was stopped because it ${what}.` },
         })
-        const lines = events.map((event) => String(event['line'] ?? event['delta'] ?? ''))
+        const lines = events.map(({ line, delta }) =>
+          typeof line === 'string' ? line : typeof delta === 'string' ? delta : '',
+        )
         expect(lines.filter((line) => line === `[cut: it ${what}; the rest is not kept]`)).toHaveLength(1)
         expect(lines.join('').length).toBeLessThan(mostCharacters)
         expect(events.map(({ seq }) => seq)).toEqual(events.map((_event, index) => index + 1))
