@@ -5,7 +5,7 @@ import { Prisma } from './generated/client.ts'
 /** Of tasks that are not being removed: those are there for nobody any more. */
 export const KEPT = { status: { not: 'REMOVED' } } as const
 
-export type Value = string | number | null
+export type Value = string | number | bigint | null
 
 /** The most rows that one statement names: SQLite takes 32,766 parameters, PostgreSQL 65,535. */
 export const MAX_ROWS = 1_000
