@@ -32,12 +32,15 @@ export function connectionFactory(file: string): SqlMigrationAwareDriverAdapterF
   return new PrismaBetterSqlite3({ url: `file:${file}`, timeout: BUSY_TIMEOUT_MS })
 }
 
+/** SQL with a value for each of its parameters. */
+type Statement = Pick<Prisma.Sql, 'sql' | 'values'>
+
 /** What runs SQL. */
 export interface Transaction {
   /** Gives the number of rows that the statement changed. */
-  readonly execute: (statement: Prisma.Sql) => Promise<number>
+  readonly execute: (statement: Statement) => Promise<number>
   /** Gives the rows of the statement, which are of the type that the caller says. */
-  readonly query: <R extends object>(statement: Prisma.Sql) => Promise<readonly R[]>
+  readonly query: <R extends object>(statement: Statement) => Promise<readonly R[]>
   /** Runs statements without parameters. */
   readonly script: (sql: string) => Promise<void>
 }
@@ -97,7 +100,7 @@ function openConnection(file: string): Connection {
 
   return {
     execute: ({ sql, values }) => settled(() => prepared(sql).run(values).changes),
-    query: <R extends object>({ sql, values }: Prisma.Sql) => settled(() => prepared(sql).all(values) as R[]),
+    query: <R extends object>({ sql, values }: Statement) => settled(() => prepared(sql).all(values) as R[]),
     script: (sql) => settled(() => void database.exec(sql)),
     [Symbol.dispose]() {
       database.close()

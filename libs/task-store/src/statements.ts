@@ -18,11 +18,11 @@ export async function insert(
   rows: readonly Readonly<Record<string, Value>>[],
 ): Promise<void> {
   const columns = Object.keys(rows[0] ?? {})
-  const into = `INSERT INTO "${table}" (${columns.map((column) => `"${column}"`).join(', ')}) VALUES `
+  const into = `INSERT INTO "${table}" (${columns.map((column) => `"${column}"`).join(', ')}) VALUES`
+  const places = `(${columns.map(() => '?').join(', ')})`
   for (const batch of inBatches(rows, Math.floor(MAX_PARAMETERS / columns.length))) {
-    const values = batch.flatMap((row) => columns.map((column) => row[column] ?? null))
-    const between = values.slice(1).map((_, index) => ((index + 1) % columns.length === 0 ? '), (' : ', '))
-    await execute(new Prisma.Sql([`${into}(`, ...between, ')'], values))
+    const sql = `${into} ${batch.map(() => places).join(', ')}`
+    await execute({ sql, values: batch.flatMap((row) => columns.map((column) => row[column] ?? null)) })
   }
 }
 
