@@ -1,5 +1,6 @@
 // npm run audit -- verify [--database FILE] [--head SEQ:HASH]: tells whether the audit log of a database is as it was written; 0: it is, 1: it is
-// not, 2: that cannot be told. The database is only read: a copy, or that of a stopped service (by default data/gpu-service.db).
+// not, 2: that cannot be told. The database is only read: a copy, or that of a stopped service (by default the one of the service with these
+// settings, as npm run keys finds it).
 // npm run audit -- export [--database FILE]: prints its entries, a line of JSON each.
 import { once } from 'node:events'
 import { parseArgs } from 'node:util'
@@ -19,7 +20,7 @@ async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      database: { type: 'string', default: 'data/gpu-service.db' },
+      database: { type: 'string' },
       head: { type: 'string' },
     },
   })
@@ -32,13 +33,21 @@ async function main() {
   const kept = values.head === undefined ? null : parseAuditHead(values.head)
   if (values.head !== undefined && kept === null)
     throw new Error("--head is <seq>:<hash>, as `verify` and the API's auditVerification print it.")
-  const log = openAuditFile(values.database)
+  const log = openAuditFile(values.database ?? (await ownDatabase(tsImport)))
   try {
     if (command === 'verify') verify(log, kept)
     else await print(log)
   } finally {
     log[Symbol.dispose]()
   }
+}
+
+/** The database of the service with the settings of this environment. */
+async function ownDatabase(tsImport) {
+  const config = await tsImport('../apps/api/src/config.ts', import.meta.url)
+  const read = config.readConfig(process.env, { cwd: process.cwd() })
+  if (read.status === 'invalid') throw new Error(config.describeProblems(read.problems))
+  return config.databaseFileOf(read.config)
 }
 
 function verify(log, kept) {

@@ -143,9 +143,8 @@ function bareLife(file: string): Cost {
   database.pragma('foreign_keys=ON')
   const task = database.prepare(`
     INSERT INTO "Task" ("id", "owner", "presetId", "spec", "input", "labels", "priority", "idempotencyKey", "requestHash", "status",
-      "attempt", "lastSeq", "gpuIds", "killed", "createdAt", "queuedAt")
-    VALUES (?, 'ann', 'test/inference', ?, ?, ?, 0, ?, 'hash', 'QUEUED', 0, 1, '[]', 0, ?, ?)`)
-  const label = database.prepare(`INSERT INTO "TaskLabel" VALUES (?, 'team', 'a', ?)`)
+      "attempt", "lastSeq", "gpuIds", "killed", "createdAt", "queuedAt", "place")
+    VALUES (?, 'ann', 'test/inference', ?, ?, ?, 0, ?, 'hash', 'QUEUED', 0, 1, '[]', 0, ?, ?, ?)`)
   const chunk = database.prepare(`INSERT INTO "EventChunk" VALUES (?, ?, ?, 1, ?, ?)`)
   const claim = database.prepare(`
     UPDATE "Task" SET "status" = 'STARTING', "attempt" = 1, "lastSeq" = 2, "startedAt" = ?, "workerId" = 'w' WHERE "id" = ?
@@ -175,8 +174,7 @@ function bareLife(file: string): Cost {
     (n) => {
       const { id, spec, input, labels, createdAt } = taskOf(n)
       const json = [spec, input, labels].map((value) => JSON.stringify(value))
-      task.run(id, ...json, String(n), createdAt, createdAt)
-      label.run(id, createdAt)
+      task.run(id, ...json, String(n), createdAt, createdAt, createdAt)
       insertEvents(id, eventsAfter(0, running))
     },
     (n) => {

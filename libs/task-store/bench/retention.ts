@@ -128,15 +128,13 @@ async function seed(file: string, count: number): Promise<void> {
   const status = `CASE n.i % 10 WHEN 0 THEN 'FAILED' ELSE 'COMPLETED' END`
   const createdAt = `${START} + n.i`
   const own = `t."taskId" = '${taskId(0)}'`
+  const labels = `printf('{"team":"%s"}', CASE n.i % 3 WHEN 0 THEN 'red' ELSE 'blue' END)`
+  // One for each moment.
+  const place = `(${createdAt}) << 21`
   clone(
     'Task',
-    { id: id('001'), workerId: id('002'), status, createdAt, finishedAt: createdAt },
+    { id: id('001'), workerId: id('002'), status, labels, createdAt, finishedAt: createdAt, place },
     `t."id" = '${taskId(0)}'`,
-  )
-  clone(
-    'TaskLabel',
-    { taskId: id('001'), createdAt, value: `CASE n.i % 3 WHEN 0 THEN 'red' ELSE 'blue' END` },
-    own,
   )
   for (const table of ['EventChunk', 'Output']) clone(table, { taskId: id('001') }, own)
   clone('Attempt', { taskId: id('001'), workerId: id('002') }, own)

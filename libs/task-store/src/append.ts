@@ -76,6 +76,7 @@ async function writeProgress(
     await moveTask(transaction, append)
     if (await moveAttempt(transaction, append)) served++
     recordMoves(transaction, append)
+    if (append.settle !== undefined) transaction.index(append.taskId)
   }
   await insertEvents(transaction, appends)
   const artifacts = appends.flatMap(artifactRows)

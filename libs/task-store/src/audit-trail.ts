@@ -8,13 +8,13 @@ import {
 import { ANCHOR_SQL } from './audit-rows.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
-import { plain } from './statements.ts'
+import { insert, plain } from './statements.ts'
 
 /** Of each text of an entry. */
 const MAX_TEXT = 1_000
 
 /**
- * Writes the audit log's entries in the order of the writer, all those of a transaction with one statement. It alone does, so it knows the
+ * Writes the audit log's entries in the order of the writer, all those of a transaction together. It alone does, so it knows the
  * log's end; where a transaction has failed it reads it anew.
  */
 export interface AuditTrail {
@@ -40,9 +40,9 @@ export function createAuditTrail(): AuditTrail {
         const next = { ...trimmed(entry), seq: seq + 1, at, previousHash: hash }
         const row = { ...next, hash: auditHash(next) }
         last = row
-        return valuesOf(row)
+        return columnsOf(row)
       })
-      await transaction.execute(insertion(JSON.stringify(rows)))
+      await insert(transaction, 'AuditEntry', rows)
       written = { seq: last.seq, hash: last.hash }
     },
     settled(isCommitted) {
@@ -84,23 +84,17 @@ function held(text: string | null): string | null {
   return plain(text.slice(0, MAX_TEXT))
 }
 
-const COLUMNS = [
-  ...['seq', 'at', 'actorKind', 'actorId', 'actorName', 'actorAddress', 'action', 'targetKind', 'targetId'],
-  ...['result', 'status', 'reason', 'details', 'hash'],
-]
-
-/** In the order of `COLUMNS`. */
-function valuesOf({ seq, at, actor, action, target, result, status, reason, details, hash }: AuditEntry) {
-  return [
-    ...[seq, at, actor.kind, actor.id, actor.name, actor.address, action, target.kind, target.id],
-    ...[result, status, reason, auditDetails(details), hash],
-  ]
-}
-
-const INTO = `INSERT INTO "AuditEntry" (${COLUMNS.map((column) => `"${column}"`).join(', ')})
-  SELECT ${COLUMNS.map((_, index) => `"value" ->> ${index}`).join(', ')} FROM json_each(`
-
-/** As JSON they are one parameter: half of what a parameter for each value costs, and every change of a task waits for it. */
-function insertion(rows: string): Prisma.Sql {
-  return new Prisma.Sql([INTO, ')'], [rows])
+function columnsOf({ seq, at, actor, action, target, result, status, reason, details, hash }: AuditEntry) {
+  return {
+    ...{
+      seq,
+      at,
+      actorKind: actor.kind,
+      actorId: actor.id,
+      actorName: actor.name,
+      actorAddress: actor.address,
+    },
+    ...{ action, targetKind: target.kind, targetId: target.id, result, status, reason },
+    ...{ details: auditDetails(details), hash },
+  }
 }

@@ -10,6 +10,7 @@ import {
 import { insertEvents } from './chunk.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
+import { placesFor } from './place.ts'
 import { type TaskRow, toTask } from './rows.ts'
 import { inBatches, insert, plain } from './statements.ts'
 import type { Change } from './writer.ts'
@@ -38,8 +39,12 @@ export async function createTasks(
     if (key !== null) submitted.set(key, row)
     results.push({ task: toTask(row), duplicate: earlier !== undefined })
   }
-  await insert(transaction, 'Task', written.map(newColumns))
-  await insert(transaction, 'TaskLabel', written.flatMap(labelRows))
+  const places = await placesFor(transaction, written)
+  await insert(
+    transaction,
+    'Task',
+    written.map((task) => ({ ...newColumns(task), place: places.get(task.id) ?? null })),
+  )
   await insertEvents(
     transaction,
     written.map(({ id, createdAt }) => ({
@@ -49,7 +54,10 @@ export async function createTasks(
       ],
     })),
   )
-  for (const task of written) transaction.record(submission(task, by))
+  for (const task of written) {
+    transaction.index(task.id)
+    transaction.record(submission(task, by))
+  }
   return { status: 'created', tasks: results }
 }
 
@@ -127,13 +135,7 @@ function newRow(task: NewTask): TaskRow {
     ...{ retryAt: null, startedAt: null, runningAt: null, firstTextAt: null, finishedAt: null },
     ...{ cancelRequestedAt: null, cancelReason: null, stopReason: null, finish: null },
     ...{ stoppedAt: null, gpuFreeAt: null, workerId: null },
-    ...{ errorCode: null, errorMessage: null, exitCode: null },
+    ...{ errorCode: null, errorMessage: null, exitCode: null, place: null },
     ...newColumns(task),
   }
-}
-
-function labelRows({ id, labels, createdAt }: NewTask) {
-  return Object.entries(labels).map(([key, value]) => ({
-    ...{ taskId: id, key: plain(key), value: plain(value), createdAt },
-  }))
 }

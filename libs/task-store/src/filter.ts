@@ -1,161 +1,134 @@
-import { accountOf, type TaskFilter } from '@gpu-service/tasks'
+import { accountOf, isFinal, type TaskFilter, type TaskId, type TaskStatus } from '@gpu-service/tasks'
 import { Prisma } from './generated/client.ts'
+import { placeOf } from './place.ts'
+import { marks, OPEN } from './search-index.ts'
 import { StoreError } from './store-error.ts'
+import { wordsOf } from './words.ts'
 
 const MAX_WORDS = 32
-const MAX_WORD_LENGTH = 1_000
 
-/** A place in the order of tasks, which is by their creation. */
-export interface Position {
-  readonly createdAt: number
-  readonly id: string
-}
-
-/**
- * A filter as SQL, in two halves: the candidates, which an index gives in the order of their creation, and the conditions on them that no
- * index serves.
- */
+/** A filter as SQL. */
 export interface FilterSql {
-  /** The columns id and createdAt of at most `limit` candidates before the position: the newest ones, in no order. */
-  candidates(before: Position | null, limit: number): Prisma.Sql
-  /** On the tables t (Task) and, where `text` is asked for, o (Output of the last attempt). Empty: every candidate matches. */
-  readonly conditions: readonly Prisma.Sql[]
-  /** All of the filter as conditions. */
-  readonly all: readonly Prisma.Sql[]
-  /** What the conditions need to be joined to t. */
-  readonly joins: Prisma.Sql
+  /** The columns id and place of the newest `limit` tasks that match, newest first; `after`: of those behind that one. */
+  newest(limit: number, after: TaskId | null): Prisma.Sql
+  /** The id of those of the given tasks that match. */
+  among(ids: readonly string[]): Prisma.Sql
 }
 
 /** `null` where nothing can match. */
 export function filterSql(filter: TaskFilter): FilterSql | null {
-  const { id, status, presetId, presets: anyOf, owner, label, createdAfter, createdBefore } = filter
-  if (status?.length === 0 || anyOf?.length === 0) return null
-  const statuses = status === undefined ? [] : [Prisma.sql`t."status" IN (${Prisma.join([...status])})`]
-  const presets = presetId === undefined ? [] : [Prisma.sql`t."presetId" = ${presetId}`]
-  const seen = anyOf === undefined ? [] : [Prisma.sql`t."presetId" IN (${Prisma.join([...anyOf])})`]
-  const owners = owner === undefined ? [] : [ownedBy(owner)]
-  const words = wordsOf(filter.text ?? '').map(contains)
-  const isLabelled = label === undefined ? null : labelled(label)
-  const labels =
-    isLabelled === null
-      ? []
-      : [Prisma.sql`EXISTS (SELECT 1 FROM "TaskLabel" AS l WHERE l."taskId" = t."id" AND ${isLabelled})`]
+  const { id, status, createdAfter, createdBefore } = filter
+  const required = requiredWords(filter)
+  if (required === null || status?.length === 0) return null
+  const words = required
   const times: Prisma.Sql[] = []
   if (createdAfter !== undefined) times.push(Prisma.sql`t."createdAt" > ${createdAfter}`)
   if (createdBefore !== undefined) times.push(Prisma.sql`t."createdAt" < ${createdBefore}`)
-  const joins =
-    words.length === 0
-      ? Prisma.empty
-      : Prisma.sql`LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"`
+  const statuses = (list: readonly TaskStatus[]) => Prisma.sql`t."status" IN (${Prisma.join([...list])})`
 
-  /** The part of an index's order that is asked for, as one bound at each end: of several an index would take only one. */
-  function stretch(before: Position | null, createdAt: string, key: string): readonly Prisma.Sql[] {
+  /** Both ends of the part of the order that is asked for. */
+  function range(column: Prisma.Sql, after: TaskId | null): readonly Prisma.Sql[] {
     const bounds: Prisma.Sql[] = []
-    if (createdAfter !== undefined) bounds.push(Prisma.sql`${Prisma.raw(createdAt)} > ${createdAfter}`)
-    const end =
-      createdBefore === undefined || (before !== null && before.createdAt < createdBefore)
-        ? before
-        : { createdAt: createdBefore, id: '' }
-    if (end !== null)
-      bounds.push(Prisma.sql`(${Prisma.raw(`${createdAt}, ${key}`)}) < (${end.createdAt}, ${end.id})`)
+    if (createdAfter !== undefined)
+      bounds.push(Prisma.sql`${column} >= ${placeOf(Math.floor(createdAfter) + 1)}`)
+    if (createdBefore !== undefined) bounds.push(Prisma.sql`${column} < ${placeOf(Math.ceil(createdBefore))}`)
+    if (after !== null)
+      bounds.push(Prisma.sql`${column} < (SELECT "place" FROM "Task" WHERE "id" = ${after})`)
     return bounds
   }
 
-  const others = [...statuses, ...presets, ...seen, ...words]
-  const all = [...others, ...owners, ...labels, ...times]
-  const from = (
-    where: readonly Prisma.Sql[],
-    before: Position | null,
+  /** The tasks that the index finds, down from the newest; of none of the others anything is read. */
+  function found(
+    all: readonly string[],
+    conditions: readonly Prisma.Sql[],
     limit: number,
-  ): Prisma.Sql => Prisma.sql`
-    SELECT t."id", t."createdAt" FROM "Task" AS t
-    WHERE ${Prisma.join([...where, ...stretch(before, 't."createdAt"', 't."id"')], ' AND ')}
-    ORDER BY t."createdAt" DESC, t."id" DESC LIMIT ${limit}`
-
-  if (id !== undefined) {
-    const isIt = [Prisma.sql`t."id" = ${id}`]
-    return {
-      conditions: [...others, ...owners, ...labels],
-      all: [...isIt, ...all],
-      joins,
-      candidates: (before, limit) => from(isIt, before, limit),
-    }
+    after: TaskId | null,
+  ) {
+    const place = Prisma.sql`s."rowid"`
+    return Prisma.sql`
+      SELECT t."id", t."place" FROM "TaskSearch" AS s CROSS JOIN "Task" AS t ON t."place" = s."rowid"
+      WHERE ${Prisma.join([matches(all), ...range(place, after), ...conditions], ' AND ')}
+      ORDER BY s."rowid" DESC LIMIT ${limit}`
   }
 
-  if (isLabelled !== null) {
-    return {
-      conditions: [...others, ...owners],
-      all,
-      joins,
-      candidates(before, limit) {
-        const where = [isLabelled, ...stretch(before, 'l."createdAt"', 'l."taskId"')]
-        return Prisma.sql`
-          SELECT l."taskId" AS "id", l."createdAt" FROM "TaskLabel" AS l WHERE ${Prisma.join(where, ' AND ')}
-          ORDER BY l."createdAt" DESC, l."taskId" DESC LIMIT ${limit}`
-      },
-    }
+  /** The tasks of which the conditions hold, which are few or newest first by themselves, looked at one by one. */
+  function tried(conditions: readonly Prisma.Sql[], limit: number, after: TaskId | null) {
+    const where = [KEPT, ...conditions, ...range(Prisma.sql`t."place"`, after)]
+    return Prisma.sql`
+      SELECT t."id", t."place" FROM ${withIndex(words)} WHERE ${Prisma.join(where, ' AND ')}
+      ORDER BY t."place" DESC LIMIT ${limit}`
   }
-
-  if (owner !== undefined)
-    return { conditions: others, all, joins, candidates: (before, limit) => from(owners, before, limit) }
 
   return {
-    conditions: [...seen, ...words],
-    all,
-    joins,
-    candidates(before, limit) {
-      const bounds = stretch(before, 't."createdAt"', 't."id"')
-      const newest = (conditions: readonly Prisma.Sql[]) => Prisma.sql`
-        SELECT t."id", t."createdAt" FROM "Task" AS t
-        ${conditions.length === 0 ? Prisma.empty : Prisma.sql`WHERE ${Prisma.join([...conditions], ' AND ')}`}
-        ORDER BY t."createdAt" DESC, t."id" DESC LIMIT ${limit}`
-      if (status === undefined) return newest([...presets, ...bounds])
-      // One walk down the index for each status: for all at once there is none in this order.
-      const walks = [...new Set(status)].map(
-        (one, index) =>
-          Prisma.sql`SELECT * FROM (${newest([Prisma.sql`t."status" = ${one}`, ...presets, ...bounds])}) AS ${Prisma.raw(`s${index}`)}`,
-      )
-      return Prisma.join(walks, ' UNION ALL ')
+    among(ids) {
+      const conditions = [...(id === undefined ? [] : [Prisma.sql`t."id" = ${id}`]), ...times]
+      if (status !== undefined) conditions.push(statuses(status))
+      const where = [Prisma.sql`t."id" IN (${Prisma.join([...ids])})`, ...conditions]
+      return Prisma.sql`SELECT t."id" FROM ${withIndex(words)} WHERE ${Prisma.join(where, ' AND ')}`
+    },
+
+    newest(limit, after) {
+      const asked = status === undefined ? [] : [statuses(status)]
+      if (id !== undefined) return tried([Prisma.sql`t."id" = ${id}`, ...asked], limit, after)
+      if (status === undefined)
+        return words.length === 0 ? tried([], limit, after) : found(words, [], limit, after)
+      const ended = status.filter(isFinal)
+      const open = status.filter((one) => !isFinal(one))
+      const walks: Prisma.Sql[] = []
+      // The index does not tell one that waits from one that has begun. Of these there are few, so they are left out, or tried, one by one.
+      const isQueueAsked = open.includes('QUEUED')
+      const oneOf = [...new Set(ended.map(marks.status)), ...(isQueueAsked ? [OPEN] : [])].join('" OR "')
+      if (oneOf !== '') walks.push(found([...words, `("${oneOf}")`], isQueueAsked ? asked : [], limit, after))
+      if (open.length > 0 && !isQueueAsked) walks.push(tried([statuses(open)], limit, after))
+      const parts = walks.map((walk) => Prisma.sql`SELECT * FROM (${walk})`)
+      return Prisma.sql`
+        SELECT "id", "place" FROM (${Prisma.join(parts, ' UNION ALL ')}) ORDER BY "place" DESC LIMIT ${limit}`
     },
   }
 }
 
-function labelled({ key, value }: NonNullable<TaskFilter['label']>): Prisma.Sql {
-  return value === null ? Prisma.sql`l."key" = ${key}` : Prisma.sql`l."key" = ${key} AND l."value" = ${value}`
+const KEPT = Prisma.sql`t."status" <> 'REMOVED'`
+
+function withIndex(words: readonly string[]): Prisma.Sql {
+  if (words.length === 0) return Prisma.sql`"Task" AS t`
+  return Prisma.sql`"Task" AS t CROSS JOIN "TaskSearch" AS s ON s."rowid" = t."place" AND ${matches(words)}`
 }
 
-function ownedBy(owner: string): Prisma.Sql {
-  return accountOf(owner) === owner ? Prisma.sql`t."account" = ${owner}` : Prisma.sql`t."owner" = ${owner}`
+function matches(words: readonly string[]): Prisma.Sql {
+  return Prisma.sql`s."TaskSearch" MATCH ${words.join(' AND ')}`
 }
 
-function wordsOf(text: string): readonly string[] {
-  const words = [...new Set(text.split(/\s+/).filter((word) => word !== ''))]
-  if (words.length > MAX_WORDS || words.some(({ length }) => length > MAX_WORD_LENGTH)) {
-    throw new StoreError(
-      'INVALID_FILTER',
-      `At most ${MAX_WORDS} words of at most ${MAX_WORD_LENGTH} characters can be searched for.`,
-    )
+/**
+ * What the index must have of a task, each as an expression of it: all of the filter but the id, the status and the time. `null`: no task has it.
+ * Words are made of letters, digits and `=`, so none of them means anything else there.
+ */
+function requiredWords({ presetId, presets, owner, label, text }: TaskFilter): readonly string[] | null {
+  const words: string[] = []
+  if (presets?.length === 0) return null
+  if (presetId !== undefined) words.push(`"${marks.preset(presetId)}"`)
+  if (presets !== undefined) words.push(`("${presets.map(marks.preset).join('" OR "')}")`)
+  if (owner !== undefined)
+    words.push(`"${accountOf(owner) === owner ? marks.account(owner) : marks.owner(owner)}"`)
+  if (label !== undefined) {
+    const { key, value } = label
+    words.push(`"${value === null ? marks.labelled(key) : marks.label(key, value)}"`)
   }
-  return words
+  if (text === undefined) return words
+  const asked = wordsOfQuery(text)
+  return asked.length === 0 ? null : [...words, ...asked]
 }
 
-function contains(word: string): Prisma.Sql {
-  // SQLite's LIKE takes only a-z and A-Z for the same letters. Other alphabets are written in one of these ways nearly always.
-  const [first = '', ...others] = word.toLowerCase()
-  const spellings = [word, word.toLowerCase(), word.toUpperCase(), first.toUpperCase() + others.join('')]
-  const likes = [...new Set(spellings)].flatMap((spelling) => {
-    const pattern = likePattern(spelling)
-    // In the input, which is JSON, a quote or a backslash is written as two characters.
-    const escaped = likePattern(JSON.stringify(spelling).slice(1, -1))
-    return [
-      Prisma.sql`t."input" LIKE ${escaped} ESCAPE '\\'`,
-      Prisma.sql`o."text" LIKE ${pattern} ESCAPE '\\'`,
-      Prisma.sql`t."errorMessage" LIKE ${pattern} ESCAPE '\\'`,
-    ]
-  })
-  return Prisma.sql`(${Prisma.join(likes, ' OR ')})`
-}
+/** As much of an id as tells a minute: with less, half of all tasks would be meant. */
+const ID_START = /^[0-9a-f]{8}[0-9a-f-]{0,28}$/i
 
-function likePattern(text: string): string {
-  return `%${text.replace(/[\\%_]/g, '\\$&')}%`
+function wordsOfQuery(text: string): readonly string[] {
+  const required = new Set<string>()
+  for (const part of text.split(/\s+/)) {
+    const words = wordsOf(part).map((word) => `"${word}"`)
+    if (ID_START.test(part)) required.add(`("${marks.id(part)}" * OR (${words.join(' AND ')}))`)
+    else for (const word of words) required.add(word)
+    if (required.size > MAX_WORDS)
+      throw new StoreError('INVALID_FILTER', `At most ${MAX_WORDS} words can be searched for.`)
+  }
+  return [...required]
 }

@@ -130,7 +130,7 @@ function isNew(worker: Claim['worker']): worker is NewWorker {
 
 /** Ends a QUEUED task; `null` where it is not QUEUED. What its last attempt has produced, if there was one, stays its output. */
 async function end(
-  transaction: Transaction,
+  transaction: Change,
   id: TaskId,
   columns: Parameters<typeof assignments>[0],
   eventOf: (task: Task) => Pick<TaskEvent, 'at' | 'body'>,
@@ -143,6 +143,7 @@ async function end(
   const { lastSeq: seq, attempt } = task
   await insertEvents(transaction, [{ taskId: id, events: [{ seq, attempt, ...eventOf(task) }] }])
   if (attempt === 0) await insert(transaction, 'Output', [{ taskId: id, attempt }])
+  transaction.index(id)
   return task
 }
 

@@ -21,6 +21,7 @@ import { migrate } from './migrations.ts'
 import { createMoves } from './moves.ts'
 import { createProbe } from './probe.ts'
 import { createRemoval } from './removal.ts'
+import { fillSearch } from './search-fill.ts'
 import { createSearch } from './search.ts'
 import { insert } from './statements.ts'
 import { StoreError, toStoreError } from './store-error.ts'
@@ -57,6 +58,7 @@ export async function openTaskStore({ url, logger }: TaskStoreOptions): Promise<
       await expectSound(file, connections)
       const writer = createWriter(connections.writer, createAuditTrail(), watchFile(file))
       const installation = await identify(connections, writer)
+      await fillSearch(writer, logger)
       lock.mark()
       const durability = createDurability(file)
       return createStore(installation, file, connections, writer, durability, [

@@ -60,15 +60,17 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
     lastEnded: ({ before, limit }) => ended(lastEndedSql(before, limit)),
 
     beginRemoval: (ids, by = SERVICE, reason = null) =>
-      writer.change(async ({ query, record }) => {
+      writer.change(async ({ query, record, index }) => {
         if (ids.length === 0) return []
         const rows = await query<{ readonly id: string }>(markSql(ids))
         if (rows.length === 0) return []
-        for (const { id } of rows)
+        for (const { id } of rows) {
+          index(id as TaskId)
           record({
             ...{ actor: by, action: 'task.remove', target: { kind: 'task', id } },
             ...{ result: 'OK', status: 'REMOVED', reason, details: {} },
           })
+        }
         const artifacts = await query<{ readonly id: string; readonly taskId: string }>(Prisma.sql`
           SELECT "id", "taskId" FROM "Artifact" WHERE "taskId" IN (${Prisma.join(rows.map(({ id }) => id))})`)
         return rows.map(({ id }) =>

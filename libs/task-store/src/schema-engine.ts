@@ -22,7 +22,11 @@ declare const WebAssembly: {
   ): Promise<{ readonly instance: { readonly exports: { __wbindgen_start(): void } } }>
 }
 
-const FILTERS = { externalTables: [], externalEnums: [] }
+/** TaskSearch is a table of FTS5, which keeps it in others: the schema cannot name them. */
+const FILTERS = {
+  externalTables: ['', '_config', '_data', '_docsize', '_idx'].map((part) => `TaskSearch${part}`),
+  externalEnums: [],
+}
 
 // Its glue is one module with state of its own, so a process can have it started once only.
 let loaded: Promise<typeof Glue> | null = null

@@ -5,7 +5,7 @@ import { Prisma } from './generated/client.ts'
 /** Of tasks that are not being removed: those are there for nobody any more. */
 export const KEPT = { status: { not: 'REMOVED' } } as const
 
-export type Value = string | number | null
+export type Value = string | number | bigint | null
 
 /** The most rows that one statement names: SQLite takes 32,766 parameters, PostgreSQL 65,535. */
 export const MAX_ROWS = 1_000
@@ -18,11 +18,11 @@ export async function insert(
   rows: readonly Readonly<Record<string, Value>>[],
 ): Promise<void> {
   const columns = Object.keys(rows[0] ?? {})
-  const into = `INSERT INTO "${table}" (${columns.map((column) => `"${column}"`).join(', ')}) VALUES `
+  const into = `INSERT INTO "${table}" (${columns.map((column) => `"${column}"`).join(', ')}) VALUES`
+  const places = `(${columns.map(() => '?').join(', ')})`
   for (const batch of inBatches(rows, Math.floor(MAX_PARAMETERS / columns.length))) {
-    const values = batch.flatMap((row) => columns.map((column) => row[column] ?? null))
-    const between = values.slice(1).map((_, index) => ((index + 1) % columns.length === 0 ? '), (' : ', '))
-    await execute(new Prisma.Sql([`${into}(`, ...between, ')'], values))
+    const sql = `${into} ${batch.map(() => places).join(', ')}`
+    await execute({ sql, values: batch.flatMap((row) => columns.map((column) => row[column] ?? null)) })
   }
 }
 

@@ -1,8 +1,9 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import type { NewAuditEntry } from '@gpu-service/tasks'
+import type { NewAuditEntry, TaskId } from '@gpu-service/tasks'
 import type { AuditTrail } from './audit-trail.ts'
 import type { Connection, Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
+import { indexTasks } from './search-index.ts'
 import { isBusy, isOutage } from './store-error.ts'
 
 /** How long a write waits for another program to give the database's lock back. */
@@ -23,6 +24,8 @@ const LOG_LIMIT_MS = 2_000
 export interface Change extends Transaction {
   /** Adds an entry to the audit log: written with the change, or not at all. */
   readonly record: (entry: NewAuditEntry) => void
+  /** Brings what lists find of the task up to date with the change, which has created, ended or removed it or changed its contents. */
+  readonly index: (id: TaskId) => void
 }
 
 /** Makes changes one after the other, in the order of the calls. */
@@ -94,10 +97,16 @@ export function createWriter(connection: Connection, trail: AuditTrail, checkFil
     await begin()
     const committed: (() => void)[] = []
     const entries: NewAuditEntry[] = []
-    const transaction: Change = { ...connection, record: (entry) => entries.push(entry) }
+    const indexed = new Set<TaskId>()
+    const transaction: Change = {
+      ...connection,
+      record: (entry) => entries.push(entry),
+      index: (id) => indexed.add(id),
+    }
     try {
       for (let change = next(); change !== undefined; change = next())
         committed.push(await change.make(transaction))
+      if (indexed.size > 0) await indexTasks(connection, indexed)
       await trail.write(connection, entries)
       await connection.script('COMMIT')
       trail.settled(true)

@@ -65,6 +65,17 @@ async function expectTrueAudit(store: TaskStore, where: string): Promise<void> {
   }
 }
 
+/** What a list finds of a task is what the task is. */
+async function expectTrueLists(store: TaskStore, where: string): Promise<void> {
+  for (const { id, status } of (await store.tasks({ filter: {}, first: 100, after: null })).tasks) {
+    const found = await store.tasks({ filter: { status: [status], text: id }, first: 2, after: null })
+    expect(
+      found.tasks.map((task) => task.id),
+      where,
+    ).toEqual([id])
+  }
+}
+
 it(`loses nothing that was acknowledged when the process is killed, ${CRASHES} times over`, async () => {
   const seed = Date.now() >>> 0
   const random = randomOf(seed)
@@ -110,6 +121,7 @@ it(`loses nothing that was acknowledged when the process is killed, ${CRASHES} t
     }
     await expectWholeAttempts(store, `seed ${seed}, crash ${crash}`)
     await expectTrueAudit(store, `seed ${seed}, crash ${crash}`)
+    await expectTrueLists(store, `seed ${seed}, crash ${crash}`)
     await store[Symbol.asyncDispose]()
   }
 

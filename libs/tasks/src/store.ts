@@ -206,7 +206,12 @@ export interface TaskFilter {
   readonly createdBefore?: number
   /** `value` is `null` where any will do. */
   readonly label?: { readonly key: string; readonly value: string | null }
-  /** Words that all occur in the input, the output text or the error, in any case. */
+  /**
+   * Words that all occur in the preset's id, the texts and numbers of the input, or, of a task that has ended, the output text and the error's
+   * message; each may also be the start of the task's id instead, from 8 characters on. Words are runs of letters and digits, in any case; of
+   * Chinese, Japanese and others that put no spaces between words each character is one. Of each of these texts the first 100,000 characters
+   * are looked at, of each word 64. A text without a word matches nothing.
+   */
   readonly text?: string
 }
 

@@ -53,16 +53,12 @@ async function verification(head: string | null = null) {
   return auditVerification
 }
 
-/** Runs the command for the database of the stopped service; gives what it prints and its exit code. */
+/** Runs the command with the settings of the stopped service; gives what it prints and its exit code. */
 async function audit(...args: readonly string[]): Promise<readonly [text: string, code: number]> {
-  const command = [
-    join(root, 'tools/audit.mjs'),
-    ...args,
-    '--database',
-    join(service.dataDir, 'gpu-service.db'),
-  ]
+  const command = [join(root, 'tools/audit.mjs'), ...args]
+  const env = { ...process.env, DATA_DIR: service.dataDir, DATABASE_URL: '' }
   try {
-    return [(await run(process.execPath, command, { cwd: root })).stdout, 0]
+    return [(await run(process.execPath, command, { cwd: root, env })).stdout, 0]
   } catch (error) {
     const { stdout, code } = error as { readonly stdout: string; readonly code: number }
     return [stdout, code]
@@ -138,6 +134,9 @@ test('is verified from the database of a stopped service, and found out where th
   database.exec(`UPDATE "AuditEntry" SET "actorName" = 'somebody' WHERE "seq" = 2`)
   database.close()
   expect(await audit('verify')).toEqual([expect.stringContaining('The first fault is at entry 2'), 1])
+  const copy = join(service.dataDir, 'copy.db')
+  await writeFile(copy, before)
+  expect(await audit('verify', '--database', copy)).toEqual([expect.stringContaining('as it was written'), 0])
   await service.up()
   expect(await verification()).toMatchObject({ ok: false, entries: 1 })
 })

@@ -244,7 +244,7 @@ describe('the history', () => {
     expect((await page('first: 10, filter: {presetId: "test/a"}')).ids).toEqual([a2, a1])
     expect((await page('first: 10, filter: {label: {key: "team", value: "red"}}')).ids).toEqual([a2, a1])
     expect((await page('first: 10, filter: {text: "FOX a"}')).ids).toEqual([a1])
-    expect((await page('first: 10, filter: {text: "0%"}')).ids).toEqual([b1])
+    expect((await page('first: 10, filter: {text: "(100%)"}')).ids).toEqual([b1])
     expect((await page('first: 10, filter: {createdAfter: "2100-01-01T00:00:00Z"}')).ids).toEqual([])
     await expect(page('first: 0')).rejects.toThrow('BAD_USER_INPUT')
     await expect(page('first: 101')).rejects.toThrow('BAD_USER_INPUT')
