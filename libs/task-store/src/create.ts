@@ -12,6 +12,7 @@ import type { Transaction } from './connection.ts'
 import { Prisma } from './generated/client.ts'
 import { type TaskRow, toTask } from './rows.ts'
 import { inBatches, insert, plain } from './statements.ts'
+import { uploadsGone, useUploads } from './uploads.ts'
 import type { Change } from './writer.ts'
 
 /**
@@ -38,7 +39,16 @@ export async function createTasks(
     if (key !== null) submitted.set(key, row)
     results.push({ task: toTask(row), duplicate: earlier !== undefined })
   }
+  const gone = await uploadsGone(
+    transaction,
+    written.flatMap(({ files }) => files.map(({ id }) => id)),
+  )
+  for (const [index, { files }] of tasks.entries()) {
+    const lost = files.find(({ id }) => gone.has(id))
+    if (lost !== undefined) return { status: 'file-gone', index, id: lost.id }
+  }
   await insert(transaction, 'Task', written.map(newColumns))
+  await useUploads(transaction, written)
   await insert(transaction, 'TaskLabel', written.flatMap(labelRows))
   await insertEvents(
     transaction,
@@ -113,6 +123,7 @@ function newColumns(task: NewTask) {
       retryOf: task.retryOf,
     },
     ...{ spec: specText(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
+    files: task.files.length === 0 ? null : JSON.stringify(task.files),
     ...{ idempotencyKey: plain(idempotencyKey), affinity: plain(affinity) },
     askedTimeoutMs: asked.timeoutMs,
     askedGpuIds: asked.gpuIds === null ? null : JSON.stringify(asked.gpuIds),

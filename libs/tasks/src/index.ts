@@ -1,5 +1,6 @@
 export * from './access.ts'
 export type * from './artifact-files.ts'
+export { problemOfFileName } from './artifact-label.ts'
 export * from './audit.ts'
 export {
   AUDIT_REMOVED,
@@ -33,4 +34,5 @@ export { specHashOf } from './spec-hash.ts'
 export type { EventBatch } from './tail.ts'
 export * from './store.ts'
 export * from './task.ts'
+export type * from './upload.ts'
 export * from './worker.ts'

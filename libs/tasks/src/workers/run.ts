@@ -1,7 +1,6 @@
 import { leftOf, type Clock } from '../clock.ts'
 import type { FailureEvidence, GpuReading } from '../evidence.ts'
 import { runIdOf } from '../ids.ts'
-import type { RunOrder } from '../runner.ts'
 import type { StopReason, Task } from '../task.ts'
 import type { Worker } from '../worker.ts'
 import { diagnose } from './diagnosis.ts'
@@ -100,11 +99,6 @@ export class Run {
       // What an earlier process knew of its output is looked up only when that matters.
       this.#doubtEnd(LOST_END_MS)
     }
-  }
-
-  /** As a worker is told of it. */
-  get order(): RunOrder {
-    return { runId: this.id, attempt: this.task.attempt, input: this.task.input }
   }
 
   get stopReason(): StopReason | null {
