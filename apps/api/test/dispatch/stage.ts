@@ -212,7 +212,7 @@ export class Stage implements AsyncDisposable {
   request(kind: string, more: Partial<SubmitRequest> = {}): SubmitRequest {
     return {
       ...{ owner: 'ada', presetId: `test/${kind}`, input: { prompt: 'Hello' }, priority: 0, labels: {} },
-      ...{ idempotencyKey: null, affinity: null, timeoutMs: null, gpuIds: null },
+      ...{ idempotencyKey: null, affinity: null, timeoutMs: null, gpuIds: null, files: [] },
       ...more,
     }
   }
@@ -391,5 +391,7 @@ const ARTIFACT_FILES: ArtifactFiles = {
     return { status: 'taken', bytes: 3, sha256: '0'.repeat(64) }
   },
   async remove() {},
+  async place() {},
+  missing: () => Promise.resolve([]),
   removeStrays: () => Promise.resolve(0),
 }
