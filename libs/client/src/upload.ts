@@ -1,4 +1,11 @@
-import { GpuClientError, graphqlError, type GraphqlError, lasting, passing, statusError } from './error.ts'
+import {
+  type GpuClientError,
+  graphqlError,
+  type GraphqlError,
+  lasting,
+  passing,
+  statusError,
+} from './error.ts'
 
 /** The bytes of a file: what browsers and Node.js have them in. A stream of Node.js is an AsyncIterable. */
 export type UploadBody = Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array> | Uint8Array

@@ -254,8 +254,8 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
   async function removeRuns(folder: WorkerFolder, isNeeded: (runId: string) => boolean): Promise<void> {
     for (const runId of new Set([...(await entriesOf(folder.output)), ...(await entriesOf(folder.files))])) {
       if (isNeeded(runId)) continue
-      for (const path of Object.values(runFolders(folder, runId)))
-        await rm(path, { recursive: true, force: true })
+      const { input, output } = runFolders(folder, runId)
+      for (const path of [input, output]) await rm(path, { recursive: true, force: true })
     }
   }
 

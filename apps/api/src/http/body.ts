@@ -16,13 +16,11 @@ export async function* bodyOf(
   const woken = (): void => {
     wake()
   }
-  let came = 0
-  let isWaiting = false
-  let isStalled = false
+  const pace = { came: 0, isWaiting: false, isStalled: false }
   const timer = setInterval(() => {
     // Whoever takes the pieces may be slow itself.
-    if (isWaiting && came < MIN_BYTES) isStalled = true
-    came = 0
+    if (pace.isWaiting && pace.came < MIN_BYTES) pace.isStalled = true
+    pace.came = 0
     wake()
   }, stallMs)
   for (const event of EVENTS) request.on(event, woken)
@@ -30,17 +28,18 @@ export async function* bodyOf(
   try {
     for (;;) {
       if (signal.aborted) throw new UploadError('UNAUTHENTICATED', 'The key is not valid any more.')
-      if (isStalled) throw new UploadError('UPLOAD_STALLED', `Nearly nothing came for ${stallMs / 1_000} s.`)
+      if (pace.isStalled)
+        throw new UploadError('UPLOAD_STALLED', `Nearly nothing came for ${stallMs / 1_000} s.`)
       const chunk = request.read() as Buffer | null
       if (chunk !== null) {
-        came += chunk.length
+        pace.came += chunk.length
         yield chunk
       } else if (request.readableEnded) return
       else if (request.destroyed) throw new UploadError('UPLOAD_CUT', 'The client has hung up.')
       else {
-        isWaiting = true
+        pace.isWaiting = true
         await new Promise<void>((resolve) => (wake = resolve))
-        isWaiting = false
+        pace.isWaiting = false
       }
     }
   } finally {

@@ -43,25 +43,29 @@ export function serveUploads(app: FastifyInstance, { intake, stallMs }: UploadOp
   })
 
   async function answer(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-    const { principal, address, ...caller } = callerOf(request)
-    const by = actorOf(principal, address)
-    using hold = caller.hold()
-    try {
-      const announced = announcementOf(request, principal)
-      if (announced instanceof UploadError) {
-        await intake.refused({ owner: principal.owner }, announced.code, by)
-        return refuse(request, reply, announced)
-      }
-      const body = bodyOf(request.raw, { stallMs, signal: hold.ended })
-      const upload = await intake.receive(announced, body, by)
-      return await reply
+    const upload = await receivedFrom(request)
+    if (!(upload instanceof UploadError))
+      return reply
         .code(201)
         .type('application/json; charset=utf-8')
         .send(JSON.stringify(shown(upload)))
+    // Who has hung up hears nothing.
+    return upload.code === 'UPLOAD_CUT' ? reply.hijack() : refuse(request, reply, upload)
+  }
+
+  async function receivedFrom(request: FastifyRequest): Promise<Upload | UploadError> {
+    const { principal, address, ...caller } = callerOf(request)
+    const by = actorOf(principal, address)
+    using hold = caller.hold()
+    const announced = announcementOf(request, principal)
+    if (announced instanceof UploadError) {
+      await intake.refused({ owner: principal.owner }, announced.code, by)
+      return announced
+    }
+    try {
+      return await intake.receive(announced, bodyOf(request.raw, { stallMs, signal: hold.ended }), by)
     } catch (error) {
-      if (error instanceof UploadError)
-        return error.code === 'UPLOAD_CUT' ? reply.hijack() : refuse(request, reply, error)
-      reply.header('connection', 'close')
+      if (error instanceof UploadError) return error
       throw error
     }
   }
