@@ -201,20 +201,29 @@ function hashOfEntry({ seq, at, actor, action, target, result, status, reason, d
   return hashOf('sha256', `${previousHash}\n${JSON.stringify(fields)}`)
 }
 
-async function expectArtifacts({ artifacts }, folder) {
+async function expectArtifacts({ artifacts, task }, folder) {
+  const files = [
+    ...(task.files ?? []).map((file) => ({ ...file, kind: 'File', origin: 'was given' })),
+    ...artifacts.map((file) => ({ ...file, kind: 'Artifact', origin: 'made' })),
+  ]
   if (folder === undefined)
-    return artifacts.length === 0
+    return files.length === 0
       ? []
-      : [`Its ${artifacts.length} artifacts were not looked at: --artifacts says in which folder they are.`]
+      : [
+          `Its ${files.length} artifacts and files were not looked at: --artifacts says in which folder they are.`,
+        ]
   const lines = []
-  for (const { id, name, bytes, sha256 } of artifacts) {
+  for (const { id, name, bytes, sha256, kind, origin } of files) {
     const path = [join(folder, id), join(folder, name)].find((candidate) => existsSync(candidate))
-    if (path === undefined) throw new Fault(`there is no file of artifact ${name} (${id}) in ${folder}.`)
+    if (path === undefined)
+      throw new Fault(`there is no file of ${kind.toLowerCase()} ${name} (${id}) in ${folder}.`)
     const hash = createHash('sha256')
     for await (const chunk of createReadStream(path)) hash.update(chunk)
     if (statSync(path).size !== bytes || hash.digest('hex') !== sha256)
-      throw new Fault(`the file of artifact ${name} (${path}) is not the one that the task made.`)
-    lines.push(`Artifact ${name} is the file that the task made.`)
+      throw new Fault(
+        `the file of ${kind.toLowerCase()} ${name} (${path}) is not the one that the task ${origin}.`,
+      )
+    lines.push(`${kind} ${name} is the file that the task ${origin}.`)
   }
   return lines
 }

@@ -33,6 +33,8 @@ export interface Config {
   readonly housekeepingMs: number
   /** What is kept of ended tasks. */
   readonly retention: RetentionLimits
+  /** What clients may give to tasks. */
+  readonly uploads: UploadLimits
   /** `loopback`: programs on this machine need no key; `required`: everybody does. */
   readonly auth: 'loopback' | 'required'
   /** Origins (`https://host:port`) from which browsers may call. */
@@ -52,12 +54,23 @@ export interface Config {
   readonly secretEnvPrefix: string
 }
 
+export interface UploadLimits {
+  /** Of one file; `null`: as much as the disk takes. */
+  readonly maxBytes: number | null
+  /** Of all files of an owner together that no task has; `null`: as much as the disk takes. */
+  readonly maxUnusedBytes: number | null
+  /** How long one waits for a task that has it, in milliseconds. */
+  readonly keepMs: number
+  /** Media types, such as `audio/wav`, and whole kinds, such as `audio/*`; lower case. */
+  readonly types: readonly string[]
+}
+
 /** The database's file. */
 export function databaseFileOf({ dataDir, databaseFile }: Pick<Config, 'dataDir' | 'databaseFile'>): string {
   return databaseFile ?? join(dataDir, 'gpu-service.db')
 }
 
-/** Where the artifacts' files are. */
+/** Where the files of artifacts and uploads are. */
 export function artifactsFolderOf({ dataDir }: Pick<Config, 'dataDir'>): string {
   return join(dataDir, 'artifacts')
 }
@@ -161,6 +174,22 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
       ),
       maxAuditAgeMs: read<number | null>('AUDIT_DAYS', null, `days, such as 365, or ${OFF}`, amount(DAY_MS)),
     },
+    uploads: {
+      maxBytes: read<number | null>(
+        'UPLOAD_MAX_GB',
+        4 * GB,
+        `gigabytes, such as 4 or 0.5, or ${OFF}`,
+        amount(GB),
+      ),
+      maxUnusedBytes: read<number | null>(
+        'UPLOADS_UNUSED_MAX_GB',
+        16 * GB,
+        `gigabytes, such as 16 or 0.5, or ${OFF}`,
+        amount(GB),
+      ),
+      keepMs: read('UPLOAD_HOURS', 24 * HOUR_MS, 'hours from 0.001 to 8760, such as 24 or 0.5', hours),
+      types: read('UPLOAD_TYPES', UPLOAD_TYPES, TYPES_EXPECTED, list(parseTypes)),
+    },
     allowedOrigins: read('ALLOWED_ORIGINS', [], ORIGINS_EXPECTED, list(parseOrigin)),
     allowedHosts: read('ALLOWED_HOSTS', [], HOSTS_EXPECTED, list(parseHostName)),
     shutdown: read('SHUTDOWN', 'detach', ...oneOf('detach', 'stop')),
@@ -208,6 +237,10 @@ const SETTING_NAMES = [
   'ARTIFACTS_MAX_GB',
   'DATABASE_MAX_GB',
   'AUDIT_DAYS',
+  'UPLOAD_MAX_GB',
+  'UPLOADS_UNUSED_MAX_GB',
+  'UPLOAD_HOURS',
+  'UPLOAD_TYPES',
   'ALLOWED_ORIGINS',
   'ALLOWED_HOSTS',
   'SHUTDOWN',
@@ -227,8 +260,23 @@ interface Setting {
 const SECRET = new Set<string>(['DATABASE_URL'])
 
 const DAY_MS = 86_400_000
+const HOUR_MS = 3_600_000
 const GB = 1024 ** 3
 const OFF = 'off for no limit'
+/** What models are given. */
+const UPLOAD_TYPES: readonly string[] = [
+  ...['audio/*', 'image/*', 'video/*', 'text/*'],
+  ...['application/json', 'application/x-ndjson', 'application/yaml', 'application/xml', 'application/pdf'],
+  ...[
+    'application/zip',
+    'application/gzip',
+    'application/x-tar',
+    'application/zstd',
+    'application/octet-stream',
+  ],
+  ...['application/vnd.apache.parquet', 'application/vnd.safetensors'],
+]
+const TYPES_EXPECTED = 'media types such as audio/wav, audio/* or */*, separated by commas'
 const HOST_EXPECTED = 'an address to listen at, such as 127.0.0.1, ::1, localhost or 0.0.0.0'
 const DATABASE_EXPECTED = 'file:path for SQLite; other databases are not there yet'
 const GPUS_EXPECTED =
@@ -302,6 +350,11 @@ function seconds(from: number, to: number): (text: string) => number | undefined
   }
 }
 
+function hours(text: string): number | undefined {
+  const value = /^\d{1,4}(?:\.\d{1,3})?$/.test(text) ? Number(text) : NaN
+  return value >= 0.001 && value <= 8_760 ? Math.round(value * HOUR_MS) : undefined
+}
+
 /** An amount in that unit, fractions allowed; `off` and 0: none. */
 function amount(unit: number): (text: string) => number | null | undefined {
   return (text) => {
@@ -352,6 +405,11 @@ function parseDockerHost(text: string): string | undefined {
   if (/^unix:\/\/\/./.test(text)) return text
   const url = urlOf(text)
   return url !== null && /^(tcp|https?):$/.test(url.protocol) && url.host !== '' ? text : undefined
+}
+
+function parseTypes(text: string): string | undefined {
+  const type = text.toLowerCase()
+  return /^(\*\/\*|[a-z0-9][\w!#$&^.+-]*\/(\*|[a-z0-9][\w!#$&^.+-]*))$/.test(type) ? type : undefined
 }
 
 function parseRoot(text: string): string | undefined {

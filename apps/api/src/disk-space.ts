@@ -18,6 +18,12 @@ export async function diskCheck(folder: string): Promise<HealthCheck> {
   }
 }
 
+/** How much may still be taken in before somebody should make room, in bytes; below 0: nothing. */
+export async function roomIn(folder: string): Promise<number> {
+  const { bavail, bsize } = await statfs(folder)
+  return bavail * bsize - LOW_BYTES
+}
+
 /** What so much free space comes to, in bytes. */
 export function spaceCheck(freeBytes: number, totalBytes: number): HealthCheck {
   const detail = `${Math.floor(freeBytes / MB)} of ${Math.floor(totalBytes / MB)} MB are free`

@@ -11,6 +11,7 @@ import { type ContextRequest, createOperations } from './graphql/operations.ts'
 import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
 import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
 import { watchIdleConnections } from './http/connections.ts'
+import { limitBody } from './http/body.ts'
 import { callerOf, originOf } from './http/caller.ts'
 import { type ExportOptions, serveExports } from './http/exports.ts'
 import { serveEventStreams } from './http/event-stream.ts'
@@ -18,10 +19,14 @@ import { parseGraphqlRequest, sendErrors } from './http/graphql-request.ts'
 import { type Health, serveHealth } from './http/health.ts'
 import { type LocalSocket, serveLocally } from './http/local-socket.ts'
 import { serveSockets } from './http/sockets.ts'
+import { serveUploads } from './http/uploads.ts'
+import type { UploadIntake } from './uploads.ts'
 
 export interface ServerLimits {
   /** Of a request's body. */
   readonly maxBodyBytes: number
+  /** How long a request's body may take; one that is read as it comes may take longer, but not be silent so long. */
+  readonly bodyMs: number
   /** Of one message over a WebSocket. */
   readonly maxMessageBytes: number
   /** The most WebSockets at a time. */
@@ -41,6 +46,7 @@ export interface ServerLimits {
 /** Twice the largest input of a task, with room for the rest of its submission; WebSocket frames have less around it. */
 export const DEFAULT_SERVER_LIMITS: ServerLimits = {
   maxBodyBytes: 512 * 1024,
+  bodyMs: 30_000,
   maxMessageBytes: 320 * 1024,
   maxSockets: 5_000,
   maxOperationsPerSocket: 100,
@@ -60,6 +66,7 @@ export interface ServerOptions {
   /** Path of a socket at which the same is served to whoever may open it, as the local admin. */
   readonly localSocket?: string
   readonly artifacts: Artifacts
+  readonly uploads: UploadIntake
   readonly exports: ExportOptions
   readonly health: () => Promise<Health>
   readonly logger: Logger
@@ -80,7 +87,6 @@ export interface Server extends AsyncDisposable {
 }
 
 const HEADERS_TIMEOUT_MS = 10_000
-const REQUEST_TIMEOUT_MS = 30_000
 const MAX_HEADER_BYTES = 16 * 1024
 const MAX_CONNECTIONS = 16_384
 /** How long WebSocket clients may take to hang up. */
@@ -130,6 +136,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   let localSocket: LocalSocket | null = null
   let stopped: Promise<void> | null = null
   app.addHook('onRequest', async (request, reply) => {
+    if (request.routeOptions.config.readsBody !== true) limitBody(request.raw, reply.raw, limits.bodyMs)
     reply.headers({
       'x-content-type-options': 'nosniff',
       'cache-control': 'no-store',
@@ -206,6 +213,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
   const streams = serveEventStreams(app, { gate, operations, formatError, ...limits })
   serveArtifacts(app, options.artifacts)
+  serveUploads(app, { intake: options.uploads, stallMs: limits.bodyMs })
   serveExports(app, options.exports)
   serveHealth(app, options.health)
   const sockets = serveSockets(app.server, {
@@ -261,6 +269,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Answered whoever asks. */
     open?: boolean
+    /** It reads the request's body as it comes, and says how long that may take. */
+    readsBody?: boolean
   }
 }
 
@@ -281,7 +291,8 @@ function statusOf([first]: readonly GraphQLError[]): number {
 function createApp(bodyLimit: number): FastifyInstance {
   const app = fastify({
     bodyLimit,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    // There are limits of our own for the time that bodies may take.
+    requestTimeout: 0,
     http: { headersTimeout: HEADERS_TIMEOUT_MS, maxHeaderSize: MAX_HEADER_BYTES },
     // Idle connections are cut by whoever closes the app.
     forceCloseConnections: false,

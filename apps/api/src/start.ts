@@ -17,6 +17,7 @@ import {
   type DispatcherOptions,
   type Logger,
   type PresetIssue,
+  type TaskId,
   type WorkerRunner,
 } from '@gpu-service/tasks'
 import { v7 as uuidv7 } from 'uuid'
@@ -30,7 +31,7 @@ import type { Context } from './graphql/context.ts'
 import type { ContextRequest } from './graphql/operations.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
-import { diskCheck } from './disk-space.ts'
+import { diskCheck, roomIn } from './disk-space.ts'
 import { openSigningKey } from './export/signing-key.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
 import { confinementText } from './confinement-text.ts'
@@ -38,6 +39,7 @@ import { callerOf } from './http/caller.ts'
 import { chooseRunner } from './runner-choice.ts'
 import { startServer } from './server.ts'
 import { systemClock } from './system-clock.ts'
+import { createUploadIntake } from './uploads.ts'
 
 const MAX_QUEUED = 10_000
 /** Of the socket in the data folder by which this machine's owner is always let in. */
@@ -207,7 +209,18 @@ async function start(
           const file = await artifacts.find(row.id)
           return file === null ? null : { ...row, path: file.path }
         },
+        async openInput(taskId, index, principal) {
+          const task = await store.task(taskId as TaskId)
+          const given = task !== null && maySee(principal, task) ? task.files[index] : undefined
+          const file = given === undefined ? null : await artifacts.find(given.id)
+          return given === undefined || file === null ? null : { ...given, path: file.path }
+        },
       },
+      uploads: createUploadIntake({
+        ...{ store, files: artifacts, limits: config.uploads, newId: uuidv7 },
+        room: () => roomIn(dataDir),
+        now: () => systemClock.now(),
+      }),
       exports: {
         ...{ ...ports, version: service.version, signingKey },
         mayRead: (request, what) => {

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { mkdir, open, opendir, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
+import { access, mkdir, open, opendir, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
+import { linkOrCopy } from './link-or-copy.ts'
+import { PARTIAL } from './partial.ts'
 
-/** Ends the name of a file that is not whole yet. */
-export const PARTIAL = '.partial'
 /** Files that are asked about at once. */
 const STRAYS = 500
 
@@ -16,6 +16,17 @@ const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/
 export interface ArtifactFolder extends ArtifactFiles {
   /** The file of an artifact, or `null` where it is gone. */
   find(id: ArtifactId): Promise<{ readonly path: string; readonly bytes: number } | null>
+  /**
+   * Keeps what a client sends: streamed, whole or not at all, and durable when it resolves. Everybody who reaches the file may read it, for
+   * workers get it under a second name. Rejects with what `chunks` throws.
+   */
+  receive(id: ArtifactId, chunks: AsyncIterable<Buffer>): Promise<Received>
+}
+
+export interface Received {
+  readonly bytes: number
+  /** Lower-case hex. */
+  readonly sha256: string
 }
 
 export interface ArtifactFolderOptions {
@@ -41,21 +52,30 @@ export async function openArtifactFiles({
       if (source.kind === 'data') {
         if (!BASE64.test(source.data)) return { status: 'refused', message: 'The data is not base64.' }
         const bytes = Buffer.from(source.data, 'base64')
-        return store(pathOf(id), [bytes], maxBytes)
+        return take(pathOf(id), [bytes], maxBytes)
       }
       const file = await openInside(source)
       if (typeof file === 'string') return { status: 'refused', message: file }
       try {
         // Looked at first: a sparse file of terabytes is quickly made and slowly copied.
         if ((await file.stat()).size > maxBytes) return tooLarge(maxBytes)
-        return await store(pathOf(id), file.createReadStream({ autoClose: false }), maxBytes)
+        return await take(pathOf(id), file.createReadStream({ autoClose: false }), maxBytes)
       } finally {
         await file.close()
       }
     },
+    async receive(id, chunks) {
+      taken?.add(id)
+      const received = await store(pathOf(id), chunks, { mode: 0o444, durable: true })
+      await using handle = await open(folder)
+      await handle.sync()
+      return received
+    },
     async remove(id) {
       await rm(pathOf(id), { force: true })
     },
+    place: (id, path) => linkOrCopy(pathOf(id), path),
+    missing: (ids) => artifactsWithoutFile(folder, ids),
     async removeStrays(known, signal) {
       // What it has taken since the first time is not known any more.
       if (taken === null) return 0
@@ -89,28 +109,64 @@ export async function openArtifactFiles({
   }
 }
 
-/** Copies the chunks to `path`, whole or not at all. */
-async function store(
+/** Those of the artifacts that have no file in the folder. */
+export async function artifactsWithoutFile<Id extends string>(
+  folder: string,
+  ids: readonly Id[],
+): Promise<readonly Id[]> {
+  const missing: Id[] = []
+  for (const id of ids) await access(join(folder, id)).catch(() => missing.push(id))
+  return missing
+}
+
+async function take(
   path: string,
   chunks: AsyncIterable<Buffer> | Iterable<Buffer>,
   maxBytes: number,
 ): Promise<Taken> {
+  async function* bounded(): AsyncGenerator<Buffer, void> {
+    let bytes = 0
+    for await (const chunk of chunks) {
+      bytes += chunk.length
+      if (bytes > maxBytes) throw new TooLarge()
+      yield chunk
+    }
+  }
+  try {
+    return { status: 'taken', ...(await store(path, bounded(), { mode: 0o600, durable: false })) }
+  } catch (error) {
+    if (error instanceof TooLarge) return tooLarge(maxBytes)
+    throw error
+  }
+}
+
+class TooLarge extends Error {}
+
+/** Copies the chunks to `path`, whole or not at all. */
+async function store(
+  path: string,
+  chunks: AsyncIterable<Buffer>,
+  { mode, durable }: { readonly mode: number; readonly durable: boolean },
+): Promise<Received> {
   const partial = `${path}${PARTIAL}`
   const hash = createHash('sha256')
   let bytes = 0
-  const out = await open(partial, 'w', 0o600)
+  const out = await open(partial, 'w', mode)
   try {
-    await pipeline(async function* () {
-      for await (const chunk of chunks) {
-        bytes += chunk.length
-        if (bytes > maxBytes) return
-        hash.update(chunk)
-        yield chunk
-      }
-    }, out.createWriteStream())
-    if (bytes > maxBytes) return tooLarge(maxBytes)
+    // The process's umask has taken from it.
+    await out.chmod(mode)
+    await pipeline(
+      async function* () {
+        for await (const chunk of chunks) {
+          bytes += chunk.length
+          hash.update(chunk)
+          yield chunk
+        }
+      },
+      out.createWriteStream({ flush: durable }),
+    )
     await rename(partial, path)
-    return { status: 'taken', bytes, sha256: hash.digest('hex') }
+    return { bytes, sha256: hash.digest('hex') }
   } finally {
     await out.close().catch(() => undefined)
     await rm(partial, { force: true })

@@ -1,7 +1,7 @@
-import { constants } from 'node:fs'
-import { access, copyFile, link, open, opendir, rename } from 'node:fs/promises'
+import { access, open, opendir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { PARTIAL } from './artifact-files.ts'
+import { codeOf, linkOrCopy } from './link-or-copy.ts'
+import { PARTIAL } from './partial.ts'
 
 /**
  * Takes the artifacts of one folder over into another that do not have a file there yet, durably; both folders may be in use. On one disk
@@ -11,7 +11,7 @@ export async function copyArtifactFiles(from: string, to: string): Promise<void>
   for await (const { name } of await opendir(from)) {
     if (name.endsWith(PARTIAL) || (await exists(join(to, name)))) continue
     try {
-      await copyOne(join(from, name), join(to, name))
+      await linkOrCopy(join(from, name), join(to, name))
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error
     }
@@ -20,42 +20,9 @@ export async function copyArtifactFiles(from: string, to: string): Promise<void>
   await folder.sync()
 }
 
-/** Those of the artifacts that have no file in the folder. */
-export async function artifactsWithoutFile(
-  folder: string,
-  ids: readonly string[],
-): Promise<readonly string[]> {
-  const missing: string[] = []
-  for (const id of ids) if (!(await exists(join(folder, id)))) missing.push(id)
-  return missing
-}
-
-/** Other disks, file systems without links, and files of another user. */
-const NO_LINKS = ['EXDEV', 'EPERM', 'EMLINK', 'ENOTSUP']
-
-async function copyOne(from: string, to: string): Promise<void> {
-  try {
-    await link(from, to)
-    return
-  } catch (error) {
-    if (!NO_LINKS.includes(codeOf(error) ?? '')) throw error
-  }
-  const partial = `${to}${PARTIAL}`
-  await copyFile(from, partial, constants.COPYFILE_FICLONE)
-  {
-    await using copy = await open(partial, 'r+')
-    await copy.sync()
-  }
-  await rename(partial, to)
-}
-
 async function exists(path: string): Promise<boolean> {
   return access(path).then(
     () => true,
     () => false,
   )
-}
-
-function codeOf(error: unknown): string | null {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : null
 }

@@ -1,2 +1,7 @@
-export { openArtifactFiles, type ArtifactFolder } from './artifact-files.ts'
-export { artifactsWithoutFile, copyArtifactFiles } from './copy-files.ts'
+export {
+  openArtifactFiles,
+  type ArtifactFolder,
+  type Received,
+  artifactsWithoutFile,
+} from './artifact-files.ts'
+export { copyArtifactFiles } from './copy-files.ts'

@@ -34,6 +34,7 @@ import type { Operation } from './operation.ts'
 import { createRequests } from './requests.ts'
 import type { ResumeOptions } from './resuming.ts'
 import { DEFAULT_TIMING, type Timing } from './timing.ts'
+import { upload, type Upload, type UploadBody, type UploadOptions } from './upload.ts'
 import { watch } from './watch.ts'
 import { Wire } from './wire.ts'
 
@@ -100,6 +101,11 @@ export interface GpuClient extends AsyncDisposable {
     inputs: readonly SubmitTaskInput[],
     options?: AskOptions,
   ): Promise<SubmitTasksMutation['submitTasks']>
+  /**
+   * Gives the service a file, for `files` of a submission: streamed, in any length. Not tried again.
+   * @throws GpuClientError UPLOAD_TOO_LARGE, UNSUPPORTED_TYPE, NO_ROOM and the like.
+   */
+  upload(body: UploadBody, options: UploadOptions): Promise<Upload>
   cancelTask(id: string, reason?: string, options?: AskOptions): Promise<CancelTaskMutation['cancelTask']>
   /** `null`: there is none. */
   task(id: string, options?: AskOptions): Promise<TaskDetails | null>
@@ -145,12 +151,8 @@ export function createGpuClient(options: GpuClientOptions): GpuClient {
   const timing = { ...DEFAULT_TIMING, ...options.timing }
   const headers = async (): Promise<Record<string, string>> => ({ ...(await options.headers?.()) })
   // Called as a function of its own: a browser's refuses to be called as a method of something else.
-  const requests = createRequests({
-    url,
-    fetch: options.fetch ?? ((...args) => fetch(...args)),
-    headers,
-    timing,
-  })
+  const service = { url, headers, fetch: options.fetch ?? ((...args) => fetch(...args)) }
+  const requests = createRequests({ ...service, timing })
   const wire = new Wire({
     url: url.replace(/^http/, 'ws'),
     webSocket,
@@ -192,6 +194,7 @@ export function createGpuClient(options: GpuClientOptions): GpuClient {
       (await ask(SubmitTaskDocument, { input: keyed(input) }, asking)).submitTask,
     submitTasks: async (inputs, asking = {}) =>
       (await ask(SubmitTasksDocument, { inputs: inputs.map(keyed) }, asking)).submitTasks,
+    upload: (body, sending) => upload(service, body, sending),
     // Asking again changes nothing.
     cancelTask: async (id, reason, asking = {}) =>
       (await ask(CancelTaskDocument, { id, reason }, asking)).cancelTask,

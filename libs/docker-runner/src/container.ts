@@ -1,5 +1,5 @@
-import { type WorkerOrder, workerEnvironment } from '@gpu-service/tasks'
-import type { WorkerFolder } from './folders.ts'
+import { type RunFolders, type WorkerOrder, workerEnvironment } from '@gpu-service/tasks'
+import { mayHaveFiles, type WorkerFolder } from './folders.ts'
 
 export const LABELS = {
   installation: 'gpu-service.installation',
@@ -11,11 +11,17 @@ export const LABELS = {
 export const INSIDE = {
   models: '/models',
   inputFile: '/task/input.json',
+  files: '/task/files',
   runs: '/task/runs',
   home: '/home/worker',
   cache: '/cache',
   secrets: '/run/secrets',
 } as const
+
+/** The folders of a run, as its worker reaches them. */
+export function runFolders(runId: string): RunFolders {
+  return { input: `${INSIDE.files}/${runId}`, output: `${INSIDE.runs}/${runId}` }
+}
 
 /** How long an engine that stops, or somebody's `docker stop`, waits for a worker. */
 const STOP_SECONDS = 10
@@ -50,7 +56,8 @@ export function containerBody(
   const environment = workerEnvironment(order, {
     models: INSIDE.models,
     inputFile: run && INSIDE.inputFile,
-    outputDir: run && `${INSIDE.runs}/${run.runId}`,
+    inputDir: run !== null && mayHaveFiles(order) ? runFolders(run.runId).input : null,
+    outputDir: run && runFolders(run.runId).output,
     home: INSIDE.home,
     cache: INSIDE.cache,
     secrets: order.secrets.length > 0 ? INSIDE.secrets : null,
@@ -109,6 +116,8 @@ export function containerBody(
         bind(modelsDir, INSIDE.models, true),
         bind(folder.cache, INSIDE.cache, false),
         bind(folder.runs, INSIDE.runs, false),
+        // Read-only for whoever it runs as: the files are the originals.
+        ...(mayHaveFiles(order) ? [bind(folder.files, INSIDE.files, true)] : []),
         ...(run ? [bind(folder.inputFile, INSIDE.inputFile, true)] : []),
         ...(order.secrets.length > 0 ? [bind(folder.secrets, INSIDE.secrets, true)] : []),
         ...spec.volumes.map((volume) => bind(volume.source, volume.target, volume.readOnly)),

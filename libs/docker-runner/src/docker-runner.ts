@@ -17,7 +17,7 @@ import {
   type WorkerOrder,
   type WorkerRunner,
 } from '@gpu-service/tasks'
-import { containerBody, INSIDE } from './container.ts'
+import { containerBody, runFolders } from './container.ts'
 import { type ContainerInfo, stateOf } from './container-info.ts'
 import { createContainers } from './containers.ts'
 import { createCredentials, defaultCredentialsFile } from './credentials.ts'
@@ -131,7 +131,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
       throw error
     }
     if (order.run && stdin) {
-      const line = runCommand(order.run, `${INSIDE.runs}/${order.run.runId}`)
+      const line = runCommand(order.run, runFolders(order.run.runId))
       handOver(stdin, line, { name: order.name, timeoutMs: order.spec.timeouts.runMs, logger })
     }
     return null
@@ -142,9 +142,9 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
     if (container?.phase !== 'running') throw new RunnerError('NOT_FOUND', `${name} does not run`)
     return createWorkerInput(await engine.attachStdin(container.id), {
       timeoutMs: callTimeoutMs,
-      async prepareRun(runId) {
-        await folders.prepareRun(name, runId)
-        return `${INSIDE.runs}/${runId}`
+      async prepareRun(run) {
+        await folders.prepareRun(name, run)
+        return runFolders(run.runId)
       },
     })
   }
@@ -328,7 +328,7 @@ export function createDockerRunner(options: DockerRunnerOptions): WorkerRunner {
 
     health: () => engineHealth(engine, disk),
 
-    outputFolder: (name, runId) => ({ host: folders.run(name, runId), worker: `${INSIDE.runs}/${runId}` }),
+    outputFolder: (name, runId) => ({ host: folders.run(name, runId), worker: runFolders(runId).output }),
 
     [Symbol.asyncDispose]() {
       engine[Symbol.dispose]()

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { constants, existsSync } from 'node:fs'
 import { chmod, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import type { PresetId, Secret, WorkerName, WorkerOrder } from '@gpu-service/tasks'
+import type { PresetId, RunOrder, Secret, WorkerName, WorkerOrder } from '@gpu-service/tasks'
 import { userOf } from './container.ts'
 import { removeFolder } from './remove-folder.ts'
 import { readSecrets, writeSecrets } from './secret-files.ts'
@@ -12,6 +12,8 @@ export interface WorkerFolder {
   readonly inputFile: string
   /** Holds its secrets, one file each; not there where it has none. */
   readonly secrets: string
+  /** Holds one folder per run that was given files, with these. */
+  readonly files: string
   /** Holds one folder per run. */
   readonly runs: string
   /** Shared by all workers of the preset. */
@@ -28,8 +30,8 @@ export interface NotedStart {
 export interface Folders {
   /** Makes what the worker needs; harmless where it is there. `fresh`: nothing was there. */
   prepare(order: WorkerOrder): Promise<{ readonly folder: WorkerFolder; readonly fresh: boolean }>
-  /** Makes the folder of a run. */
-  prepareRun(name: WorkerName, runId: string): Promise<void>
+  /** Makes the folders of a run, with the files that it is given. */
+  prepareRun(name: WorkerName, run: RunOrder): Promise<void>
   /** Notes that the worker's container is about to be started. */
   noteStart(name: WorkerName, start: NotedStart): Promise<void>
   /** The last that was noted; `null`: none was, so that nothing of the worker can have run. */
@@ -40,7 +42,7 @@ export interface Folders {
   secrets(name: WorkerName): Promise<readonly Secret[]>
   /** The names of all workers that have files. */
   names(): Promise<readonly string[]>
-  /** The runs of a worker that have a folder. */
+  /** The runs of a worker that have folders. */
   runs(name: WorkerName): Promise<readonly string[]>
   remove(name: WorkerName): Promise<void>
   removeRun(name: WorkerName, runId: string): Promise<void>
@@ -52,6 +54,7 @@ export function createFolders(dataDir: string): Folders {
   const caches = resolve(dataDir, 'cache')
   const pathOf = (name: WorkerName) => join(workers, name)
   const secretsOf = (name: WorkerName) => join(pathOf(name), 'secrets')
+  const filesOf = (name: WorkerName) => join(pathOf(name), 'files')
   const runsOf = (name: WorkerName) => join(pathOf(name), 'runs')
   const startOf = (name: WorkerName) => join(pathOf(name), 'start')
 
@@ -60,6 +63,7 @@ export function createFolders(dataDir: string): Folders {
       const folder = {
         inputFile: join(pathOf(order.name), 'input.json'),
         secrets: secretsOf(order.name),
+        files: filesOf(order.name),
         runs: runsOf(order.name),
         cache: join(caches, cacheName(order.spec.presetId)),
       }
@@ -67,17 +71,25 @@ export function createFolders(dataDir: string): Folders {
       await makeFolder(caches, 0o700)
       const fresh = await makeFolder(folder.runs, 0o755)
       await makeFolder(folder.cache, 0o777)
+      // Nobody can look into it for the runs of others.
+      if (mayHaveFiles(order)) await makeFolder(folder.files, 0o711)
       if (order.secrets.length > 0) await writeSecrets(folder.secrets, order.secrets, userOf(order))
       if (order.run) {
-        await this.prepareRun(order.name, order.run.runId)
+        await this.prepareRun(order.name, order.run)
         await rm(folder.inputFile, { force: true })
         await writeFile(folder.inputFile, JSON.stringify(order.run.input))
         await chmod(folder.inputFile, 0o444)
       }
       return { folder, fresh }
     },
-    async prepareRun(name, runId) {
+    async prepareRun(name, { runId, files }) {
       await makeRunFolder(join(runsOf(name), runId))
+      if (files.length === 0) return
+      const folder = join(filesOf(name), runId)
+      // Not with the folder around it: a session worker that was started before there were files does not have it mounted.
+      await orIfThere(mkdir(folder))
+      await chmod(folder, 0o755)
+      for (const file of files) await file.placeAt(join(folder, file.name))
     },
     noteStart: (name, { containerId, at }) => writeFile(startOf(name), `${at} ${containerId}`),
     async notedStart(name) {
@@ -88,9 +100,14 @@ export function createFolders(dataDir: string): Folders {
     has: (name) => existsSync(pathOf(name)),
     secrets: (name) => readSecrets(secretsOf(name)),
     names: () => entriesOf(workers),
-    runs: (name) => entriesOf(runsOf(name)),
+    runs: async (name) => [
+      ...new Set([...(await entriesOf(runsOf(name))), ...(await entriesOf(filesOf(name)))]),
+    ],
     remove: (name) => removeFolder(pathOf(name)),
-    removeRun: (name, runId) => removeFolder(join(runsOf(name), runId)),
+    async removeRun(name, runId) {
+      await removeFolder(join(filesOf(name), runId))
+      await removeFolder(join(runsOf(name), runId))
+    },
   }
 }
 
@@ -124,13 +141,22 @@ async function makeFolder(path: string, mode: number): Promise<boolean> {
  * name would have the service change the mode of something else.
  */
 async function makeRunFolder(path: string): Promise<void> {
+  await orIfThere(mkdir(path))
+  await using folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  await folder.chmod(0o777)
+}
+
+async function orIfThere(making: Promise<unknown>): Promise<void> {
   try {
-    await mkdir(path)
+    await making
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
   }
-  await using folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
-  await folder.chmod(0o777)
+}
+
+/** Whether the worker's task was given files, or may one be that a session worker will get. */
+export function mayHaveFiles({ run }: Pick<WorkerOrder, 'run'>): boolean {
+  return run === null || run.files.length > 0
 }
 
 /** Readable, and different for every preset also where only punctuation differs. */

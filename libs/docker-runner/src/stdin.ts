@@ -3,6 +3,7 @@ import {
   cancelCommand,
   type Logger,
   runCommand,
+  type RunFolders,
   RunnerError,
   type RunOrder,
   shutdownCommand,
@@ -44,8 +45,8 @@ export function handOver(
 export interface InputOptions {
   /** How long the engine may take a command. */
   readonly timeoutMs: number
-  /** Makes the folder of a run and gives its path as the worker reaches it. */
-  readonly prepareRun: (runId: string) => Promise<string>
+  /** Makes the folders of a run. */
+  readonly prepareRun: (run: RunOrder) => Promise<RunFolders>
 }
 
 /** Commands to a session worker over a connection to its stdin. */
@@ -86,7 +87,7 @@ export function createWorkerInput(connection: Socket, { timeoutMs, prepareRun }:
 
   return {
     async run(order: RunOrder) {
-      await write(runCommand(order, await prepareRun(order.runId)))
+      await write(runCommand(order, await prepareRun(order)))
     },
     cancel: (runId) => write(cancelCommand(runId)),
     shutdown: () => write(shutdownCommand()),

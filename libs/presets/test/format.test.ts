@@ -141,6 +141,7 @@ describe('environment variables', () => {
     'TASK_ID',
     'INPUT_FILE',
     'TASK_INPUT',
+    'INPUT_DIR',
     'OUTPUT_DIR',
     'SECRETS_DIR',
     'PROTOCOL_VERSION',

@@ -3,7 +3,15 @@ import { closeSync, constants, openSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { promisify } from 'node:util'
-import { cancelCommand, RunnerError, runCommand, shutdownCommand, type WorkerInput } from '@gpu-service/tasks'
+import {
+  cancelCommand,
+  RunnerError,
+  runCommand,
+  type RunFolders,
+  type RunOrder,
+  shutdownCommand,
+  type WorkerInput,
+} from '@gpu-service/tasks'
 
 const run = promisify(execFile)
 
@@ -16,10 +24,10 @@ export async function makePipe(path: string): Promise<void> {
   }
 }
 
-/** Opens the stdin of a session worker for writing. `outputFolderOf` makes the folder of a run and gives its path. */
+/** Opens the stdin of a session worker for writing. `foldersOf` makes the folders of a run. */
 export async function openPipe(
   path: string,
-  outputFolderOf: (runId: string) => Promise<string>,
+  foldersOf: (run: RunOrder) => Promise<RunFolders>,
 ): Promise<WorkerInput> {
   if (!(await isPipe(path))) throw new RunnerError('NOT_FOUND', 'There is no session worker of that name.')
   const socket = connect(path)
@@ -41,7 +49,7 @@ export async function openPipe(
 
   return {
     async run(order) {
-      await write(runCommand(order, await outputFolderOf(order.runId)))
+      await write(runCommand(order, await foldersOf(order)))
     },
     cancel: (runId) => write(cancelCommand(runId)),
     shutdown: () => write(shutdownCommand()),

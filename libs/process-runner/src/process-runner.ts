@@ -7,7 +7,9 @@ import {
   type Logger,
   type OutputCursor,
   runCommand,
+  type RunFolders,
   RunnerError,
+  type RunOrder,
   type StartFailure,
   type StartResult,
   type TextMap,
@@ -75,8 +77,17 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     return workerFolder(join(workersDir, asEntry(name)), name)
   }
 
-  function outputPath(folder: WorkerFolder, runId: string): string {
-    return join(folder.output, asEntry(runId))
+  function runFolders(folder: WorkerFolder, runId: string): RunFolders {
+    return { input: join(folder.files, asEntry(runId)), output: join(folder.output, asEntry(runId)) }
+  }
+
+  /** Makes the folders of a run, with the files that it is given. */
+  async function prepareRun(folder: WorkerFolder, { runId, files }: RunOrder): Promise<RunFolders> {
+    const folders = runFolders(folder, runId)
+    await makeFolder(folders.output)
+    if (files.length > 0) await makeFolder(folders.input)
+    for (const file of files) await file.placeAt(join(folders.input, file.name))
+    return folders
   }
 
   const look = (folder: WorkerFolder): Promise<Finding> => examine(folder, logger)
@@ -135,7 +146,8 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
         {
           models: modelsDir,
           inputFile: run && folder.input,
-          outputDir: run && outputPath(folder, run.runId),
+          inputDir: run !== null && run.files.length > 0 ? runFolders(folder, run.runId).input : null,
+          outputDir: run && runFolders(folder, run.runId).output,
           home: folder.home,
           secrets: secrets.length > 0 ? folder.secrets : null,
           cache: cachePath(spec.presetId),
@@ -167,10 +179,9 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     for (const secret of secrets)
       await writeWhole(join(folder.secrets, asEntry(secret.name)), secret.reveal(), { mode: 0o400 })
     if (run) {
-      const output = outputPath(folder, run.runId)
-      await makeFolder(output)
+      const folders = await prepareRun(folder, run)
       await writeWhole(folder.input, JSON.stringify(run.input))
-      await writeWhole(folder.stdin, runCommand(run, output))
+      await writeWhole(folder.stdin, runCommand(run, folders))
     } else {
       await makePipe(folder.stdin)
     }
@@ -241,8 +252,11 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
   }
 
   async function removeRuns(folder: WorkerFolder, isNeeded: (runId: string) => boolean): Promise<void> {
-    for (const runId of await entriesOf(folder.output))
-      if (!isNeeded(runId)) await rm(outputPath(folder, runId), { recursive: true, force: true })
+    for (const runId of new Set([...(await entriesOf(folder.output)), ...(await entriesOf(folder.files))])) {
+      if (isNeeded(runId)) continue
+      const { input, output } = runFolders(folder, runId)
+      for (const path of [input, output]) await rm(path, { recursive: true, force: true })
+    }
   }
 
   async function list(): Promise<readonly ListedWorker[]> {
@@ -302,7 +316,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
     health: () => Promise.resolve({ ok: true, detail: 'process' }),
 
     outputFolder(name, runId) {
-      const path = outputPath(folderOf(name), runId)
+      const path = runFolders(folderOf(name), runId).output
       return { host: path, worker: path }
     },
     [Symbol.asyncDispose]() {
@@ -312,11 +326,7 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
   }
 
   function openInput(folder: WorkerFolder): Promise<WorkerInput> {
-    return openPipe(folder.stdin, async (runId) => {
-      const path = outputPath(folder, runId)
-      await makeFolder(path)
-      return path
-    })
+    return openPipe(folder.stdin, (run) => prepareRun(folder, run))
   }
 }
 

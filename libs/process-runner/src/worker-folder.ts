@@ -24,6 +24,8 @@ export interface WorkerFolder {
   /** One file for each secret; not there where it has none. */
   readonly secrets: string
   readonly home: string
+  /** Both hold one folder per run. */
+  readonly files: string
   readonly output: string
 }
 
@@ -41,6 +43,7 @@ export function workerFolder(path: string, name: string): WorkerFolder {
     input: join(path, 'input.json'),
     secrets: join(path, 'secrets'),
     home: join(path, 'home'),
+    files: join(path, 'files'),
     output: join(path, 'output'),
   }
 }

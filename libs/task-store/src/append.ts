@@ -11,12 +11,12 @@ import {
   type TaskStore,
   type WorkerProgress,
 } from '@gpu-service/tasks'
+import { countArtifactBytes } from './artifact-bytes.ts'
 import { insertEvents } from './chunk.ts'
 import type { Transaction } from './connection.ts'
 import { eventBody } from './event-body.ts'
 import { Prisma } from './generated/client.ts'
 import { requeuedColumns } from './moves.ts'
-import { countArtifactBytes } from './removal.ts'
 import { assignments, errorColumns, insert, jsonOrNull, plain, type Value } from './statements.ts'
 import { StoreError } from './store-error.ts'
 import { insertWorkerLog, updateWorker } from './workers.ts'

@@ -7,7 +7,7 @@ const BUSY_TIMEOUT_MS = 10_000
 
 /** A copy of a database that has been looked through. */
 export interface DatabaseCopy {
-  /** Of the artifacts that it knows. */
+  /** Of the artifacts and uploads that it knows. */
   readonly artifactIds: readonly string[]
 }
 
@@ -40,7 +40,12 @@ function inspect(file: string): DatabaseCopy {
   const [first] = copy.database.pragma('integrity_check(1)') as [{ integrity_check: string }]
   if (first.integrity_check !== 'ok')
     throw new StoreError('DATABASE_CORRUPT', `The copy ${file} is damaged: ${first.integrity_check}`)
-  return { artifactIds: copy.database.prepare<[], string>('SELECT id FROM Artifact').pluck().all() }
+  return {
+    artifactIds: copy.database
+      .prepare<[], string>('SELECT id FROM Artifact UNION ALL SELECT id FROM Upload')
+      .pluck()
+      .all(),
+  }
 }
 
 /** Not read-only: such a connection would leave the files of a write-ahead log behind, where the database has no other user. */

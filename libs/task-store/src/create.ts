@@ -13,6 +13,7 @@ import { Prisma } from './generated/client.ts'
 import { placesFor } from './place.ts'
 import { type TaskRow, toTask } from './rows.ts'
 import { inBatches, insert, plain } from './statements.ts'
+import { uploadsGone, useUploads } from './uploads.ts'
 import type { Change } from './writer.ts'
 
 /**
@@ -39,12 +40,21 @@ export async function createTasks(
     if (key !== null) submitted.set(key, row)
     results.push({ task: toTask(row), duplicate: earlier !== undefined })
   }
+  const gone = await uploadsGone(
+    transaction,
+    written.flatMap(({ files }) => files.map(({ id }) => id)),
+  )
+  for (const [index, { files }] of tasks.entries()) {
+    const lost = files.find(({ id }) => gone.has(id))
+    if (lost !== undefined) return { status: 'file-gone', index, id: lost.id }
+  }
   const places = await placesFor(transaction, written)
   await insert(
     transaction,
     'Task',
     written.map((task) => ({ ...newColumns(task), place: places.get(task.id) ?? null })),
   )
+  await useUploads(transaction, written)
   await insertEvents(
     transaction,
     written.map(({ id, createdAt }) => ({
@@ -122,6 +132,7 @@ function newColumns(task: NewTask) {
       retryOf: task.retryOf,
     },
     ...{ spec: specText(spec), input: JSON.stringify(input), labels: JSON.stringify(labels) },
+    files: task.files.length === 0 ? null : JSON.stringify(task.files),
     ...{ idempotencyKey: plain(idempotencyKey), affinity: plain(affinity) },
     askedTimeoutMs: asked.timeoutMs,
     askedGpuIds: asked.gpuIds === null ? null : JSON.stringify(asked.gpuIds),

@@ -25,6 +25,7 @@ import { fillSearch } from './search-fill.ts'
 import { createSearch } from './search.ts'
 import { insert } from './statements.ts'
 import { StoreError, toStoreError } from './store-error.ts'
+import { createUploads } from './uploads.ts'
 import { createWriter, type Writer } from './writer.ts'
 
 export interface TaskStoreOptions {
@@ -106,6 +107,7 @@ function createStore(
   const search = createSearch(reader)
   const lookup = createLookup(reader)
   const removal = createRemoval(file, reader, writer)
+  const uploads = createUploads(reader, writer)
   const keys = createKeys(reader, writer)
   const audit = createAuditLog(reader, writer)
 
@@ -173,6 +175,9 @@ function createStore(
     removeWorkers: guarded('removing workers', removal.removeWorkers),
     knownArtifacts: read('reading artifacts', removal.knownArtifacts),
     usage: read('reading sizes', removal.usage),
+    uploadIds: read('reading uploads', uploads.uploadIds),
+    expiredUploads: read('reading uploads', uploads.expiredUploads),
+    removeUploads: guarded('removing uploads', uploads.removeUploads),
     giveSpaceBack: guarded('giving space back', removal.giveSpaceBack),
     recordAudit: guarded('writing the audit log', audit.recordAudit),
     auditLog: read('reading the audit log', audit.auditLog),
@@ -189,6 +194,9 @@ function createStore(
     output: read('reading an output', log.output),
     artifacts: read('reading artifacts', lookup.artifacts),
     artifact: read('reading an artifact', lookup.artifact),
+    addUpload: guarded('storing an upload', uploads.addUpload),
+    uploads: read('reading uploads', uploads.uploads),
+    unusedUploadBytes: read('reading uploads', uploads.unusedUploadBytes),
     attempts: read('reading attempts', lookup.attempts),
     liveWorkers: read('reading workers', lookup.liveWorkers),
     worker: read('reading a worker', lookup.worker),

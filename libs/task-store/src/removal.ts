@@ -9,9 +9,11 @@ import {
   type TaskId,
   type TaskRemoval,
 } from '@gpu-service/tasks'
+import { countArtifactBytes } from './artifact-bytes.ts'
 import type { Transaction } from './connection.ts'
 import { Prisma, type PrismaClient } from './generated/client.ts'
 import { inBatches } from './statements.ts'
+import { releaseUploads } from './uploads.ts'
 import type { Change, Writer } from './writer.ts'
 
 /** A stretch of a removal ends after so long, since nothing else runs in the process meanwhile, and after so many steps. */
@@ -32,7 +34,11 @@ const PAGES_AT_ONCE = 128
  * The store's ways to forget. What takes long is done in stretches: each is a short transaction with a rest after it, so that
  * whatever else wants to write has its turn.
  */
-export function createRemoval(file: string, reader: PrismaClient, writer: Writer): ForgettingStore {
+export function createRemoval(
+  file: string,
+  reader: PrismaClient,
+  writer: Writer,
+): Omit<ForgettingStore, 'uploadIds' | 'expiredUploads' | 'removeUploads'> {
   async function stretch<T>(change: (transaction: Change, isOver: () => boolean) => Promise<T>): Promise<T> {
     let tookMs = 0
     const result = await writer.change(async (transaction) => {
@@ -60,7 +66,8 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
     lastEnded: ({ before, limit }) => ended(lastEndedSql(before, limit)),
 
     beginRemoval: (ids, by = SERVICE, reason = null) =>
-      writer.change(async ({ query, record, index }) => {
+      writer.change(async (transaction) => {
+        const { query, record, index } = transaction
         if (ids.length === 0) return []
         const rows = await query<{ readonly id: string }>(markSql(ids))
         if (rows.length === 0) return []
@@ -73,10 +80,14 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
         }
         const artifacts = await query<{ readonly id: string; readonly taskId: string }>(Prisma.sql`
           SELECT "id", "taskId" FROM "Artifact" WHERE "taskId" IN (${Prisma.join(rows.map(({ id }) => id))})`)
+        const uploads = await releaseUploads(
+          transaction,
+          rows.map(({ id }) => id),
+        )
         return rows.map(({ id }) =>
           toRemoval(
             id,
-            artifacts.filter(({ taskId }) => taskId === id),
+            [...artifacts, ...uploads].filter(({ taskId }) => taskId === id),
           ),
         )
       }),
@@ -118,7 +129,11 @@ export function createRemoval(file: string, reader: PrismaClient, writer: Writer
           where: { id: { in: [...batch] } },
           select: { id: true },
         })
-        for (const { id } of rows) known.add(id as ArtifactId)
+        const uploads = await reader.upload.findMany({
+          where: { id: { in: [...batch] } },
+          select: { id: true },
+        })
+        for (const { id } of [...rows, ...uploads]) known.add(id as ArtifactId)
       }
       return known
     },
@@ -164,11 +179,18 @@ export function lastEndedSql(before: number, limit: number): Prisma.Sql {
     SELECT "id", "finishedAt" FROM "Task" WHERE "finishedAt" < ${before} ORDER BY "finishedAt" DESC, "id" DESC LIMIT ${limit}`
 }
 
-/** The first ones of those that have artifacts, by the age of these: an id is greater for a later one. One that has several comes several times. */
+/**
+ * The first ones of those that have artifacts or uploads, by the age of these: an id is greater for a later one. One that has several comes
+ * several times.
+ */
 export function endedWithArtifactsSql(before: number, limit: number): Prisma.Sql {
   return Prisma.sql`
-    SELECT t."id", t."finishedAt" FROM "Artifact" AS a CROSS JOIN "Task" AS t ON t."id" = a."taskId"
-    WHERE t."finishedAt" < ${before} ORDER BY a."id" LIMIT ${limit}`
+    SELECT t."id", t."finishedAt", a."id" AS "fileId" FROM "Artifact" AS a CROSS JOIN "Task" AS t ON t."id" = a."taskId"
+    WHERE t."finishedAt" < ${before}
+    UNION ALL
+    SELECT t."id", t."finishedAt", u."uploadId" FROM "TaskUpload" AS u CROSS JOIN "Task" AS t ON t."id" = u."taskId"
+    WHERE t."finishedAt" < ${before}
+    ORDER BY "fileId" LIMIT ${limit}`
 }
 
 /** Workers that exited before then. */
@@ -228,12 +250,6 @@ async function removeAudit({ execute, query, record }: Change, before: number): 
     ...{ result: 'OK', status: null, reason: null, details: { seq: String(seq), hash } },
   })
   return kept !== -1 || rows.length < ENTRIES_AT_ONCE
-}
-
-/** Keeps the sum of what all artifacts hold, with the rows that change it. */
-export async function countArtifactBytes({ execute }: Transaction, bytes: number): Promise<void> {
-  if (bytes === 0) return
-  await execute(Prisma.sql`UPDATE "Installation" SET "artifactBytes" = "artifactBytes" + ${bytes}`)
 }
 
 function toRemoval(id: string, artifacts: readonly { readonly id: string }[]): TaskRemoval {

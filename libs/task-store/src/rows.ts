@@ -1,4 +1,5 @@
 import type {
+  Artifact as DomainArtifact,
   ArtifactId,
   FailureEvidence,
   GpuId,
@@ -15,6 +16,7 @@ import type {
   TaskFinish,
   TaskId,
   TaskOutput,
+  Upload,
   Worker,
   WorkerExit,
   WorkerId,
@@ -38,6 +40,7 @@ import type {
   Attempt,
   Output,
   Task as PrismaTask,
+  Upload as UploadRow,
   Worker as PrismaWorker,
 } from './generated/client.ts'
 import {
@@ -200,6 +203,9 @@ const finish = shape<TaskFinish>({
 })
 const exit = shape<WorkerExit>({ exitCode: orNull(number), oomKilled: boolean, finishedAt: number })
 const usage = recordOf(number)
+const files = listOf(
+  shape<DomainArtifact>({ id: artifactId, name: text, mediaType: text, bytes: number, sha256: text }),
+)
 const evidence = shape<FailureEvidence>({
   cause: oneOf(...FAILURE_CAUSES),
   diagnosis: text,
@@ -235,6 +241,7 @@ export function toTask(row: TaskRow): Task {
     presetId: column('presetId', row.presetId, presetId),
     spec: specColumn(row.spec),
     input: jsonColumn('input', row.input, json),
+    files: row.files === null ? [] : jsonColumn('files', row.files, files),
     labels: jsonColumn('labels', row.labels, texts),
     priority: row.priority,
     idempotencyKey: row.idempotencyKey,
@@ -359,6 +366,17 @@ export function toArtifact(row: Artifact): TaskArtifact {
     mediaType: row.mediaType,
     bytes: Number(row.bytes),
     sha256: row.sha256,
+  }
+}
+
+export function toUpload(row: UploadRow): Upload {
+  const { owner, name, mediaType, sha256 } = row
+  return {
+    ...{ owner, name, mediaType, sha256 },
+    id: columnsOf('upload', row.id).column('id', row.id, artifactId),
+    bytes: Number(row.bytes),
+    createdAt: Number(row.createdAt),
+    expiresAt: Number(row.expiresAt),
   }
 }
 

@@ -68,6 +68,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
           idempotencyKey: 'key',
           affinity: 'warm',
           asked: { timeoutMs: 60_000, gpuIds: [gpuId(2)] },
+          files: [],
           retryOf: taskId(7),
         })
         const result = await store.create([{ ...submitted, requestHash }])

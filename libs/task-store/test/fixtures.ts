@@ -89,6 +89,7 @@ export function newTask(n: number, changes: Partial<NewTask> = {}): NewTask {
     requestHash: `hash ${n}`,
     affinity: null,
     asked: { timeoutMs: null, gpuIds: null },
+    files: [],
     retryOf: null,
     createdAt: START + n,
     ...changes,

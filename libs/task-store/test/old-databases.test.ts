@@ -96,6 +96,7 @@ it('keeps the tasks, events, labels and keys of an older database, in every stat
     expect(task).toMatchObject({
       ...{ queuedAt: task.createdAt, retryAt: null, retryOf: null },
       asked: { timeoutMs: null, gpuIds: null },
+      files: [],
       release: { stoppedAt: null, gpuFreeAt: null, killed: false },
     })
     expect(await store.events(task.id, 0, 1)).toHaveLength(1)

@@ -60,7 +60,12 @@ export function maySee(principal: Principal, task: Pick<Task, 'id' | 'owner' | '
   const { owner, role, taskId } = principal
   if (taskId !== null && task.id !== taskId) return false
   if (!mayUse(principal, task.presetId)) return false
-  return isAtLeast(role, 'operate') || task.owner === owner || task.owner.startsWith(`${owner}/`)
+  return isAtLeast(role, 'operate') || isOf(task.owner, owner)
+}
+
+/** Whether what belongs to `owner` is of `account` too: an account has what is below it. */
+export function isOf(owner: string, account: string): boolean {
+  return owner === account || owner.startsWith(`${account}/`)
 }
 
 /** Whether there is such a preset, as far as it is told. */

@@ -21,6 +21,13 @@ export interface ArtifactFiles {
   take(id: ArtifactId, source: ArtifactSource): Promise<Taken>
   remove(id: ArtifactId): Promise<void>
   /**
+   * Makes the artifact's file be found at `path` too: by a second name, so that it takes its room once only, or, where that cannot be had, as a
+   * copy. Everybody who reaches the path may read it. Harmless where there is a file already.
+   */
+  place(id: ArtifactId, path: string): Promise<void>
+  /** Those of the artifacts that have no file. */
+  missing(ids: readonly ArtifactId[]): Promise<readonly ArtifactId[]>
+  /**
    * Removes the files that an earlier process took and that nobody came to announce: those that `known` does not give of the ids that it
    * is asked about. What this process has taken is never among them. To be called once; gives how many there were. Ends where `signal` is
    * aborted.

@@ -24,6 +24,15 @@ const BY_EXTENSION: Readonly<Record<string, string>> = {
   zip: 'application/zip',
 }
 
+/** Why a text cannot be the name of a file that others will see and open; `null`: it can. */
+export function problemOfFileName(name: string): string | null {
+  if (name === '' || name === '.' || name === '..' || /[\\/]/.test(name) || cut(name) !== name)
+    return `must be one file name, without folders, of 1 to ${MAX_NAME_BYTES} bytes`
+  return name.search(UNSEEN) === -1 && name.isWellFormed()
+    ? null
+    : 'must not contain control characters, nor others that are not seen'
+}
+
 /** What a worker says of an artifact. */
 export interface ArtifactClaim {
   readonly name: string | null

@@ -17,7 +17,7 @@ export const SERVICE: Actor = { kind: 'service', id: null, name: 'service', addr
 
 /** What an entry is about. */
 export interface AuditTarget {
-  readonly kind: 'task' | 'worker' | 'gpu' | 'presets' | 'key' | 'audit'
+  readonly kind: 'task' | 'worker' | 'gpu' | 'presets' | 'key' | 'upload' | 'audit'
   /** `null`: there is none, as of a task that was not taken. */
   readonly id: string | null
 }

@@ -14,6 +14,7 @@ import type { WorkerRunner } from './runner.ts'
 import type { SecretSources } from './secrets.ts'
 import type { TaskFilter, TaskStore } from './store.ts'
 import type { Task } from './task.ts'
+import type { AskedFile } from './upload.ts'
 import type { Worker } from './worker.ts'
 
 export interface DispatcherOptions {
@@ -55,6 +56,8 @@ export interface SubmitRequest {
   readonly affinity: string | null
   readonly timeoutMs: number | null
   readonly gpuIds: readonly string[] | null
+  /** Uploads that the worker is to find beside the input. */
+  readonly files: readonly AskedFile[]
 }
 
 export type RefusalCode =

@@ -19,6 +19,8 @@ export interface WorkerPaths {
   /** Where the files of its run go; a session worker learns this with each `run` command and gets `null`. */
   readonly outputDir: string | null
   readonly home: string
+  /** Where the files of its run are that the task was given; `null` where there are none, and for a session worker. */
+  readonly inputDir: string | null
   /** The folder with its secrets; `null`: it has none. */
   readonly secrets: string | null
   /** Writable, and kept from worker to worker of one preset. */
@@ -49,6 +51,7 @@ export function workerEnvironment(
     NUMBA_CACHE_DIR: `${paths.cache}/numba`,
     ...(run && { TASK_ID: run.runId }),
     ...(paths.inputFile !== null && { INPUT_FILE: paths.inputFile }),
+    ...(paths.inputDir !== null && { INPUT_DIR: paths.inputDir }),
     ...(paths.outputDir !== null && { OUTPUT_DIR: paths.outputDir }),
     ...(paths.secrets !== null && { SECRETS_DIR: paths.secrets }),
     ...spec.env,
@@ -73,14 +76,28 @@ function deviceName(gpu: AssignedGpu): string {
   return gpu.id.startsWith('MIG-') ? gpu.id : String(gpu.index)
 }
 
-/** The line on stdin that hands a worker its task, with its newline. `outputDir` is as the worker reaches it. */
-export function runCommand(run: RunOrder, outputDir: string): string {
+/** The folders of a run, as the worker reaches them. */
+export interface RunFolders {
+  /** Of the files that its task was given; not there where it was given none. */
+  readonly input: string
+  readonly output: string
+}
+
+/** The line on stdin that hands a worker its task, with its newline. */
+export function runCommand(run: RunOrder, folders: RunFolders): string {
+  const files = run.files.map(({ name, mediaType, bytes, sha256 }) => ({
+    name,
+    media_type: mediaType,
+    bytes,
+    sha256,
+  }))
   return commandLine({
     command: 'run',
     task_id: run.runId,
     attempt: run.attempt,
     input: run.input,
-    output_dir: outputDir,
+    output_dir: folders.output,
+    ...(files.length > 0 && { input_dir: folders.input, files }),
   })
 }
 

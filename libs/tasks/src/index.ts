@@ -1,6 +1,7 @@
 export * from './access.ts'
 export { dayStartOf, type Charge } from './charge.ts'
 export type * from './artifact-files.ts'
+export { problemOfFileName } from './artifact-label.ts'
 export * from './audit.ts'
 export {
   AUDIT_REMOVED,
@@ -34,4 +35,5 @@ export { specHashOf } from './spec-hash.ts'
 export type { EventBatch } from './tail.ts'
 export * from './store.ts'
 export * from './task.ts'
+export type * from './upload.ts'
 export * from './worker.ts'

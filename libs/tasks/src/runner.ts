@@ -22,12 +22,25 @@ export interface AssignedGpu {
   readonly simulated: boolean
 }
 
+/** A file that a run is given. */
+export interface InputFile {
+  /** A file name, of its own among those of the run. */
+  readonly name: string
+  readonly mediaType: string
+  readonly bytes: number
+  /** Lower-case hex. */
+  readonly sha256: string
+  /** Makes it be found at `path`, where nobody may write to it: it is the original. Harmless where it is there already. */
+  placeAt(path: string): Promise<void>
+}
+
 /** One attempt of a task, as its worker is told of it. */
 export interface RunOrder {
   /** `<task>.<attempt>`; the protocol's `task_id`. */
   readonly runId: string
   readonly attempt: number
   readonly input: JsonValue
+  readonly files: readonly InputFile[]
 }
 
 /** What a runner needs to start a worker. */

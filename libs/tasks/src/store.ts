@@ -18,6 +18,7 @@ import type {
   TaskRelease,
   TaskStatus,
 } from './task.ts'
+import type { Upload } from './upload.ts'
 import type { GpuClaim, Worker, WorkerStatus } from './worker.ts'
 
 /** A task as it is submitted. */
@@ -28,6 +29,8 @@ export interface NewTask {
   readonly presetId: PresetId
   readonly spec: WorkerSpec
   readonly input: JsonValue
+  /** Uploads, by their ids, each under the name that the task has for it. */
+  readonly files: readonly Artifact[]
   readonly labels: TextMap
   readonly priority: number
   /** Unique per owner; `null`: none. */
@@ -52,6 +55,8 @@ export type CreateResult =
   | { readonly status: 'created'; readonly tasks: readonly CreatedTask[] }
   /** The key of the one at `index` was seen before with another request, which became `task`; nothing was written. */
   | { readonly status: 'conflict'; readonly index: number; readonly task: Task }
+  /** A file of the one at `index` is gone; nothing was written. */
+  | { readonly status: 'file-gone'; readonly index: number; readonly id: ArtifactId }
 
 /** A worker that is about to be started. */
 export interface NewWorker {
@@ -178,7 +183,7 @@ export interface EndedTask {
 /** A task whose removal has begun. */
 export interface TaskRemoval {
   readonly id: TaskId
-  /** Of all its attempts. */
+  /** Of all its attempts, and the uploads that no task uses any more. */
   readonly artifacts: readonly ArtifactId[]
 }
 
@@ -190,7 +195,7 @@ export interface StoreUsage {
   readonly fileBytes: number
   /** The log of what is not in the file yet. */
   readonly logBytes: number
-  /** All artifacts' files together, by their rows. */
+  /** The files of all artifacts and uploads together, by their rows. */
   readonly artifactBytes: number
 }
 
@@ -280,8 +285,8 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   compact(id: TaskId): Promise<void>
 
   /**
-   * At most `limit` tasks that ended before `before`, those first that ended first; `withArtifacts`: of those that have artifacts, those
-   * first whose artifacts are the oldest. None only where there are none.
+   * At most `limit` tasks that ended before `before`, those first that ended first; `withArtifacts`: of those that have artifacts or
+   * uploads, those first whose files are the oldest. None only where there are none.
    */
   endedTasks(query: {
     readonly before: number
@@ -301,9 +306,15 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   continueRemoval(ids: readonly TaskId[]): Promise<number>
   /** Removes a stretch of the workers, and of their logs, that exited before `before`. Whether none is left. */
   removeWorkers(before: number): Promise<boolean>
-  /** Which of them have a row. */
+  /** Which of them have a row, as an artifact or as an upload. */
   knownArtifacts(ids: readonly ArtifactId[]): Promise<ReadonlySet<ArtifactId>>
   usage(): Promise<StoreUsage>
+  /** At most `limit` uploads behind the first ones up to `after`, in the order in which they came; `null`: from the first one on. */
+  uploadIds(after: ArtifactId | null, limit: number): Promise<readonly ArtifactId[]>
+  /** At most `limit` uploads that expired before then and that no task uses. */
+  expiredUploads(before: number, limit: number): Promise<readonly ArtifactId[]>
+  /** Removes those of the uploads that no task uses, and gives these; their files are then nobody's. `reason`: for people. */
+  removeUploads(ids: readonly ArtifactId[], reason: string): Promise<readonly ArtifactId[]>
   /** Gives some of the database's space back that is free and not soon needed; whether there was any. */
   giveSpaceBack(): Promise<boolean>
 
@@ -330,6 +341,12 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   /** Of the last attempt. */
   artifacts(id: TaskId): Promise<readonly TaskArtifact[]>
   artifact(id: ArtifactId): Promise<TaskArtifact | null>
+  /** Writes an upload's row. */
+  addUpload(upload: Upload, by: Actor): Promise<void>
+  /** In no particular order; unknown ids are left out. */
+  uploads(ids: readonly ArtifactId[]): Promise<readonly Upload[]>
+  /** Of the owner's uploads that no task uses, together. */
+  unusedUploadBytes(owner: string): Promise<number>
   /** First to last; the artifacts and the output of all but the last are found in the events only. */
   attempts(id: TaskId): Promise<readonly TaskAttempt[]>
   /** Those that have not exited, oldest first. */
@@ -375,6 +392,9 @@ export type ForgettingStore = Pick<
   | 'removeWorkers'
   | 'knownArtifacts'
   | 'usage'
+  | 'uploadIds'
+  | 'expiredUploads'
+  | 'removeUploads'
   | 'giveSpaceBack'
   | 'removeAudit'
 >

@@ -102,6 +102,8 @@ export interface Task {
   readonly presetId: PresetId
   readonly spec: WorkerSpec
   readonly input: JsonValue
+  /** What its worker finds beside the input, in the order of the submission: uploads, by their ids, each under the name that the task has for it. */
+  readonly files: readonly Artifact[]
   readonly labels: TextMap
   readonly priority: number
   readonly idempotencyKey: string | null

@@ -74,6 +74,7 @@ export const TASKS: Table<TaskRow> = {
   exitCode: ({ task }) => task.exitCode,
   lastSeq: ({ task }) => task.lastSeq,
   input: ({ task }) => ({ json: task.input }),
+  files: ({ task }) => ({ json: task.files }),
   text: ({ text }) => text,
   result: ({ result }) => ({ json: result }),
   usage: ({ usage }) => ({ json: usage }),

@@ -1,11 +1,20 @@
-import type { InputIssue, JsonValue, Principal, SubmitRequest, TextMap } from '@gpu-service/tasks'
-import type { SubmitTaskInput } from './generated/resolvers.ts'
+import {
+  problemOfFileName,
+  type AskedFile,
+  type InputIssue,
+  type JsonValue,
+  type Principal,
+  type SubmitRequest,
+  type TextMap,
+} from '@gpu-service/tasks'
+import type { SubmitTaskInput, TaskFileInput } from './generated/resolvers.ts'
 
 const MAX_LABELS = 32
 const MAX_LABEL_KEY = 64
 const MAX_LABEL_VALUE = 256
 const MAX_KEY = 200
 const MAX_PRIORITY = 1_000_000
+const MAX_FILES = 32
 const MAX_ISSUES = 20
 
 /** A submission that can be passed on, or all that is wrong with it; at least one issue, in a bounded number. */
@@ -28,6 +37,7 @@ export function parseSubmission(
   const body: JsonValue = input.input ?? null
   checkJson(body, issue)
   const labels = parseLabels(input.labels ?? {}, issue)
+  const files = parseFiles(input.files ?? [], issue)
   for (const [name, value] of [
     ['idempotencyKey', input.idempotencyKey],
     ['affinity', input.affinity],
@@ -54,6 +64,7 @@ export function parseSubmission(
       affinity: input.affinity ?? null,
       timeoutMs: input.timeoutMs ?? null,
       gpuIds: input.gpuIds ?? null,
+      files,
     },
   }
 }
@@ -98,6 +109,15 @@ function parseLabels(value: JsonValue, issue: Report): TextMap {
       return []
     }),
   )
+}
+
+function parseFiles(inputs: readonly TaskFileInput[], issue: Report): readonly AskedFile[] {
+  if (inputs.length > MAX_FILES) issue('files', `has more than ${MAX_FILES} files`)
+  return inputs.slice(0, MAX_FILES).map(({ uploadId, name = null }, index) => {
+    const problem = name === null ? null : problemOfFileName(name)
+    if (problem !== null) issue(`files.${index}.name`, problem)
+    return { uploadId, name }
+  })
 }
 
 /** Breadth first: a deep value must not cost stack. */

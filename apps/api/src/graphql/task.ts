@@ -113,6 +113,12 @@ export const Task = {
   result: async (task, _args, context) => (await outputOf(task, context)).result,
   usage: async (task, _args, context) => (await outputOf(task, context)).usage,
   artifacts: ({ id }, _args, { store }) => store.artifacts(id),
+  files: ({ id, files }) =>
+    files.map(({ id: uploadId, ...file }, index) => ({
+      ...file,
+      uploadId,
+      url: `/tasks/${id}/files/${index}`,
+    })),
   queuePosition: ({ id, status }, _args, { dispatcher }) =>
     status === 'QUEUED' ? dispatcher.queuePosition(id) : null,
   startEstimate: (task, _args, { dispatcher }) =>

@@ -44,7 +44,8 @@ export function createAccess({ allowedOrigins, allowedHosts }: AccessOptions): A
 /** What the answer to a browser's preflight adds. */
 export const PREFLIGHT_HEADERS = {
   'access-control-allow-methods': 'GET, POST',
-  'access-control-allow-headers': 'authorization, content-type, accept, apollo-require-preflight',
+  'access-control-allow-headers':
+    'authorization, content-type, content-digest, accept, apollo-require-preflight',
   'access-control-max-age': '600',
 }
 

@@ -221,7 +221,7 @@ export class Stage implements AsyncDisposable {
         priority: 0,
         labels: {},
       },
-      ...{ idempotencyKey: null, affinity: null, timeoutMs: null, gpuIds: null },
+      ...{ idempotencyKey: null, affinity: null, timeoutMs: null, gpuIds: null, files: [] },
       ...more,
     }
   }
@@ -400,5 +400,7 @@ const ARTIFACT_FILES: ArtifactFiles = {
     return { status: 'taken', bytes: 3, sha256: '0'.repeat(64) }
   },
   async remove() {},
+  async place() {},
+  missing: () => Promise.resolve([]),
   removeStrays: () => Promise.resolve(0),
 }

@@ -130,6 +130,8 @@ describe('a disk that takes no artifact for a while', () => {
         return Promise.resolve({ status: 'taken', bytes: 3, sha256: '0'.repeat(64) })
       },
       remove: () => Promise.resolve(),
+      place: () => Promise.resolve(),
+      missing: () => Promise.resolve([]),
       removeStrays: () => Promise.resolve(0),
     }
     await stage.dispatcher[Symbol.asyncDispose]()

@@ -155,7 +155,7 @@ async function seed(
     const task: NewTask = {
       ...{ id: taskId, owner: 'local', keyId: null, presetId, spec: EXAMPLE_SPEC, input: {}, labels: { old: 'yes' } },
       ...{ priority: 0, idempotencyKey: `old ${n}`, requestHash: 'x', affinity: null, retryOf: null },
-      ...{ asked: { timeoutMs: null, gpuIds: null }, createdAt: at + n },
+      ...{ asked: { timeoutMs: null, gpuIds: null }, files: [], createdAt: at + n },
     }
     await store.create([task])
     const name = `gpu-${store.installation}-${workerId}` as WorkerName

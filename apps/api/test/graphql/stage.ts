@@ -189,6 +189,7 @@ export function task(changes: Partial<Task> = {}): Task {
     idempotencyKey: null,
     affinity: null,
     asked: { timeoutMs: null, gpuIds: null },
+    files: [],
     retryOf: null,
     status: 'QUEUED',
     attempt: 0,

@@ -145,7 +145,7 @@ describe("a task's bundle", () => {
 
   test("tells whether an artifact's file is the one that the task made", async () => {
     const artifacts = await mkdtemp(join(folder, 'artifacts-'))
-    expect(await verdict(bundle)).toContain('1 artifacts were not looked at')
+    expect(await verdict(bundle)).toContain('1 artifacts and files were not looked at')
     expect(await verdict(bundle, { artifacts })).toMatch(/^not ok: .*there is no file/)
     await writeFile(join(artifacts, 'a.txt'), FILE)
     expect(await verdict(bundle, { artifacts })).toMatch(/^ok: .*a.txt is the file/)

@@ -15,9 +15,11 @@ import type { Authenticator } from '../../src/access/authenticator.ts'
 import { UNMETERED } from '../../src/access/meters.ts'
 import { refusal } from '../../src/graphql/errors.ts'
 import type { ContextRequest } from '../../src/graphql/operations.ts'
+import type { Artifacts } from '../../src/http/artifacts.ts'
 import type { ExportOptions } from '../../src/http/exports.ts'
 import { scalars } from '../../src/graphql/scalars.ts'
 import { type Server, type ServerLimits, type ServerOptions, startServer } from '../../src/server.ts'
+import type { UploadIntake } from '../../src/uploads.ts'
 
 export interface Tick {
   readonly n: number
@@ -263,8 +265,9 @@ export async function startWorld(
       return {}
     },
     authenticator: ANYBODY,
-    artifacts: { open: () => Promise.resolve(null) },
-    exports: NOTHING_TO_EXPORT,
+    artifacts: NO_ARTIFACTS,
+    uploads: onlyGiven<UploadIntake>('uploads'),
+    exports: onlyGiven<ExportOptions>('exports'),
     health: () => Promise.resolve({ ready: true, checks: {} }),
     logger,
     ...options,
@@ -289,15 +292,22 @@ export async function startWorld(
   }
 }
 
-/** Whoever exports something gives what there is. */
-const NOTHING_TO_EXPORT = new Proxy<Partial<ExportOptions>>(
-  {},
-  {
-    get(_target, name) {
-      throw new Error(`The test does not say what exports.${String(name)} is.`)
+export const NO_ARTIFACTS: Artifacts = {
+  open: () => Promise.resolve(null),
+  openInput: () => Promise.resolve(null),
+}
+
+/** Whoever uses something of it gives what there is. */
+function onlyGiven<T extends object>(what: string): T {
+  return new Proxy<Partial<T>>(
+    {},
+    {
+      get(_target, name) {
+        throw new Error(`The test does not say what ${what}.${String(name)} is.`)
+      },
     },
-  },
-) as ExportOptions
+  ) as T
+}
 
 /** A POST of an operation; gives the status and the parsed body. */
 export async function post(

@@ -30,7 +30,7 @@ export function newTask(changes: Partial<NewTask> = {}): NewTask {
       requestHash: randomUUID(),
       affinity: null,
     },
-    ...{ asked: { timeoutMs: null, gpuIds: null }, retryOf: null, createdAt: MADE_AT },
+    ...{ asked: { timeoutMs: null, gpuIds: null }, files: [], retryOf: null, createdAt: MADE_AT },
     ...changes,
   }
 }

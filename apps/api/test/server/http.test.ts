@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Server } from '../../src/server.ts'
-import { post, RawSocket, type ResponseBody, startWorld, stream } from './harness.ts'
+import { NO_ARTIFACTS, post, RawSocket, type ResponseBody, startWorld, stream } from './harness.ts'
 
 test('answers queries and mutations', async () => {
   await using world = await startWorld()
@@ -290,6 +290,7 @@ test('serves an artifact to be saved and never to be run', async () => {
   const name = '"ü"\r\n(1).html'
   await using world = await startWorld({
     artifacts: {
+      ...NO_ARTIFACTS,
       open: (id) =>
         Promise.resolve(id === 'a' ? { path, name, mediaType: 'text/html', sha256: '00ff' } : null),
     },
@@ -327,7 +328,9 @@ test.each<[string, number, string, string | null]>([
   const path = join(folder, 'file')
   await writeFile(path, '0123456789')
   const artifact = { path, name: 'file', mediaType: 'text/plain', sha256: '00ff' }
-  await using world = await startWorld({ artifacts: { open: () => Promise.resolve(artifact) } })
+  await using world = await startWorld({
+    artifacts: { ...NO_ARTIFACTS, open: () => Promise.resolve(artifact) },
+  })
   const get = (headers: Record<string, string>) =>
     fetch(new URL('/artifacts/a', world.server.url), { headers })
   const response = await get({ range })

@@ -33,7 +33,8 @@ import { KeyUsage } from './key-usage.ts'
 import { liveGpus } from './live-gpus.ts'
 import { PlanLoop } from './plan-loop.ts'
 import { startSession } from './start-session.ts'
-import { conflict, hashInForce, hashOf, prepare, refused, settled } from './submission.ts'
+import { conflict, hashInForce, hashOf, prepare, type Prepared, refused, settled } from './submission.ts'
+import { findFiles, unknownUploadText } from './task-files.ts'
 import { queueEntry, TaskQueue } from './task-queue.ts'
 import type { WorkerHistories } from './worker-histories.ts'
 import { isUnderWay, WorkerPool } from './worker-pool.ts'
@@ -168,11 +169,7 @@ export class TaskDispatcher implements Dispatcher {
     return this.#submit(requests, null, by)
   }
 
-  async #submit(
-    requests: readonly SubmitRequest[],
-    retryOf: TaskId | null,
-    by: Actor,
-  ): Promise<SubmitResult> {
+  async #submit(requests: readonly SubmitRequest[], retried: Task | null, by: Actor): Promise<SubmitResult> {
     const { store } = this.#options
     // First of all: a client that asks again whether its task was taken must hear so, full queue or not.
     const earlier = await this.#submittedBefore(requests)
@@ -180,7 +177,7 @@ export class TaskDispatcher implements Dispatcher {
     if (this.#refusing) return refused('SHUTTING_DOWN', 'The service is stopping and takes no new tasks.')
     const tasks: NewTask[] = []
     for (const [index, request] of requests.entries()) {
-      const prepared = prepare(request, index, this.#options, retryOf)
+      const prepared = await this.#prepare(request, index, retried)
       if (prepared.status !== 'prepared') return prepared
       tasks.push(prepared.task)
     }
@@ -191,6 +188,10 @@ export class TaskDispatcher implements Dispatcher {
       for (const task of tasks) this.#arriving.delete(task)
     })
     if (created.status === 'conflict') return conflict(created.task, created.index)
+    if (created.status === 'file-gone') {
+      const issues = [{ path: 'files', message: unknownUploadText(created.id) }]
+      return { status: 'invalid-input', index: created.index, issues }
+    }
     for (const { task, duplicate } of created.tasks) {
       if (duplicate) continue
       this.#loop.enqueue(task)
@@ -229,6 +230,15 @@ export class TaskDispatcher implements Dispatcher {
     return { ...refused('GPU_TIME_SPENT', message), retryAfterSeconds: Math.ceil((until - now) / 1_000) }
   }
 
+  /** `retried`: the task that it repeats, whose files it gets whoever they are of. */
+  async #prepare(request: SubmitRequest, index: number, retried: Task | null): Promise<Prepared> {
+    const found =
+      retried === null ? await findFiles(request, this.#options) : ({ ...retried, status: 'found' } as const)
+    return found.status === 'found'
+      ? prepare(request, found.files, index, this.#options, retried?.id ?? null)
+      : { status: 'invalid-input', index, issues: found.issues }
+  }
+
   /** Where all of them were submitted before under their keys: what became of them. */
   async #submittedBefore(requests: readonly SubmitRequest[]): Promise<SubmitResult | null> {
     const { store } = this.#options
@@ -255,7 +265,7 @@ export class TaskDispatcher implements Dispatcher {
       return { status: 'planned', action: 'wait', reason, ...nothing }
     }
     if (this.#refusing) return refused('SHUTTING_DOWN', 'The service is stopping and takes no new tasks.')
-    const prepared = prepare(request, 0, this.#options)
+    const prepared = await this.#prepare(request, 0, null)
     if (prepared.status !== 'prepared') return prepared
     const { task } = prepared
     const tooMany = this.#tooMany([task])
@@ -314,9 +324,10 @@ export class TaskDispatcher implements Dispatcher {
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be repeated.`)
     const { presetId, input, priority, labels, affinity, asked } = task
     const { owner, keyId } = from
-    const own = { presetId, input, priority, labels, affinity, ...asked }
+    const files = task.files.map(({ id: uploadId, name }) => ({ uploadId, name }))
+    const own = { presetId, input, priority, labels, affinity, ...asked, files }
     const request = { ...own, owner, keyId, idempotencyKey: null }
-    return this.#submit([request], id, by)
+    return this.#submit([request], task, by)
   }
 
   async deleteTask(

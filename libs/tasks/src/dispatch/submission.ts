@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { DispatcherOptions, RefusalCode, SubmitProblem, SubmitRequest } from '../dispatcher.ts'
+import type { Artifact } from '../event.ts'
 import type { Gpu } from '../gpu.ts'
 import type { GpuId, PresetId, TaskId } from '../ids.ts'
 import { canonicalJson } from '../json.ts'
@@ -16,6 +17,7 @@ export type Prepared = { readonly status: 'prepared'; readonly task: NewTask } |
 /** Resolves a request against the presets and the GPUs that there are. */
 export function prepare(
   request: SubmitRequest,
+  files: readonly Artifact[],
   index: number,
   { presets, gpus, newId, clock }: Pick<DispatcherOptions, 'presets' | 'gpus' | 'newId' | 'clock'>,
   retryOf: TaskId | null = null,
@@ -29,7 +31,7 @@ export function prepare(
   if (missing !== null) return { status: 'refused', index, code: 'NO_SUCH_GPU', message: missing }
   const { owner, keyId, priority, labels, idempotencyKey, affinity } = request
   const task: NewTask = {
-    ...{ owner, keyId, priority, labels, idempotencyKey, affinity, retryOf, spec },
+    ...{ owner, keyId, priority, labels, idempotencyKey, affinity, retryOf, spec, files },
     asked: { timeoutMs: request.timeoutMs, gpuIds },
     id: newId() as TaskId,
     presetId: request.presetId as PresetId,
@@ -42,9 +44,11 @@ export function prepare(
 
 /** What a request is known by under its idempotency key. */
 export function hashOf(request: SubmitRequest): string {
-  const { presetId, input, priority, labels, affinity, timeoutMs, gpuIds } = request
+  const { presetId, input, priority, labels, affinity, timeoutMs, gpuIds, files } = request
+  // Left out where there are none, as by the versions that knew of none.
+  const asked = files.length > 0 ? { files: files.map(({ uploadId, name }) => ({ uploadId, name })) } : {}
   return createHash('sha256')
-    .update(canonicalJson({ presetId, input, priority, labels, affinity, timeoutMs, gpuIds }))
+    .update(canonicalJson({ presetId, input, priority, labels, affinity, timeoutMs, gpuIds, ...asked }))
     .digest('hex')
 }
 

@@ -1,7 +1,7 @@
 import type { ArtifactFiles } from '../artifact-files.ts'
 import { type Actor, SERVICE } from '../audit.ts'
 import { delay, type Clock } from '../clock.ts'
-import type { TaskId } from '../ids.ts'
+import type { ArtifactId, TaskId } from '../ids.ts'
 import type { Logger } from '../logger.ts'
 import type { ForgettingStore, TaskRemoval, TaskStore } from '../store.ts'
 import { ClockTrust, STEADY_MS } from './clock-trust.ts'
@@ -24,12 +24,14 @@ const SPARED_MS = 10 * 60_000
 const BATCH = 50
 /** A crash cuts off the compaction of those that had just ended, which are among so many. */
 const TO_COMPACT = 200
+/** Uploads that are looked at at a time. */
+const UPLOADS = 500
 /** Each removal from the audit log is an entry of it: there must not be one in every round. */
 const AUDIT_EVERY_MS = 3_600_000
 
 export interface RetentionOptions {
   readonly store: ForgettingStore & Pick<TaskStore, 'compact'>
-  readonly artifactFiles: Pick<ArtifactFiles, 'remove' | 'removeStrays'>
+  readonly artifactFiles: Pick<ArtifactFiles, 'remove' | 'removeStrays' | 'missing'>
   readonly retention: RetentionLimits
   /** Between two looks for what need not be kept, in milliseconds. */
   readonly housekeepingMs: number
@@ -98,6 +100,7 @@ export class Retention {
     }
     await this.#goOn()
     if (this.#trust.isBelieved()) {
+      await this.#removeExpired()
       await this.#removeOld()
       await this.#removeExcess()
       await this.#removeAudit()
@@ -115,12 +118,42 @@ export class Retention {
     } catch (error) {
       logger.error({ err: error }, 'Files of artifacts that no task has could not be removed.')
     }
+    await this.#removeLost().catch((error: unknown) => {
+      logger.error({ err: error }, 'Uploads without a file could not be looked for.')
+    })
     for (const { id } of await store.lastEnded({ before: Number.MAX_SAFE_INTEGER, limit: TO_COMPACT })) {
       if (signal.aborted) return
       await store.compact(id).catch((error: unknown) => {
         logger.error({ err: error, taskId: id }, 'The events of a task could not be compacted.')
       })
     }
+  }
+
+  /** Uploads whose file is gone are of no use to anybody; those that a task has are kept with it, to tell of them. */
+  async #removeLost(): Promise<void> {
+    const { store, artifactFiles, logger } = this.#options
+    let after: ArtifactId | null = null
+    let count = 0
+    await this.#repeat(async () => {
+      const ids: readonly ArtifactId[] = await store.uploadIds(after, UPLOADS)
+      const lost = await artifactFiles.missing(ids)
+      count += lost.length
+      if (lost.length > 0) await store.removeUploads(lost, 'Its file was gone.')
+      after = ids.at(-1) ?? null
+      return ids.length < UPLOADS
+    })
+    if (count > 0) logger.warn({ uploads: count }, 'The files of some uploads are gone.')
+  }
+
+  /** Uploads that no task was given in time. */
+  async #removeExpired(): Promise<void> {
+    const { store, clock } = this.#options
+    const before = clock.now()
+    await this.#repeat(async () => {
+      const expired = await store.expiredUploads(before, BATCH)
+      await this.#removeFiles(await store.removeUploads(expired, 'No task was given it in time.'))
+      return expired.length < BATCH
+    })
   }
 
   async #openTrust(): Promise<ClockTrust> {
@@ -210,18 +243,23 @@ export class Retention {
 
   /** Files first, since the rows are what tells of them. */
   async #carryOut(removals: readonly TaskRemoval[]): Promise<void> {
-    const { store, artifactFiles, logger } = this.#options
-    for (const id of removals.flatMap(({ artifacts }) => artifacts)) {
-      await artifactFiles.remove(id).catch((error: unknown) => {
-        // The next start finds it as a file that no task has.
-        logger.error({ err: error, artifactId: id }, 'The file of an artifact could not be removed.')
-      })
-    }
+    const { store } = this.#options
+    await this.#removeFiles(removals.flatMap(({ artifacts }) => artifacts))
     let left = removals.map(({ id }) => id)
     await this.#repeat(async () => {
       if (left.length > 0) left = left.slice(await store.continueRemoval(left))
       return left.length === 0
     })
+  }
+
+  async #removeFiles(ids: readonly ArtifactId[]): Promise<void> {
+    const { artifactFiles, logger } = this.#options
+    for (const id of ids) {
+      await artifactFiles.remove(id).catch((error: unknown) => {
+        // The next start finds it as a file that no task has.
+        logger.error({ err: error, artifactId: id }, 'The file of an artifact could not be removed.')
+      })
+    }
   }
 
   /** Repeats a step until it tells that nothing is left to do, or the service stops. */

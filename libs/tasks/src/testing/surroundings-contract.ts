@@ -1,11 +1,24 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import type { GpuId } from '../ids.ts'
-import type { WorkerOrder } from '../runner.ts'
+import type { InputFile, WorkerOrder } from '../runner.ts'
 import { Secret } from '../secrets.ts'
 import type { RunnerStage } from './runner-stage.ts'
 import type { ScriptOptions } from './worker-script.ts'
+
+/** A file of these words. */
+function fileOf(name: string, words: string): InputFile {
+  return {
+    ...{ name, mediaType: 'text/plain', bytes: words.length, sha256: '0'.repeat(64) },
+    placeAt: (path) => writeFile(path, words, { mode: 0o444 }),
+  }
+}
+
+/** As a `run` command tells of it. */
+function told({ name, mediaType, bytes, sha256 }: InputFile): object {
+  return { name, media_type: mediaType, bytes, sha256 }
+}
 
 /** What workers find around them: environment, files, stdin. */
 export function describeSurroundings(stage: RunnerStage, modelsPath: string): void {
@@ -89,6 +102,20 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       expect((await environmentOf({})).found).not.toHaveProperty('SECRETS_DIR')
     })
 
+    it('is the files that its task was given, in INPUT_DIR', async () => {
+      const files = [fileOf('a clip.wav', 'heard'), fileOf('\u00fc.txt', 'read')]
+      const placed = await start('cd "$INPUT_DIR" && ls && cat *; cat > "$OUTPUT_DIR/stdin"', { files })
+      const { stdout } = await read(placed.name)
+      expect(stdout.toString()).toBe('a clip.wav\n\u00fc.txt\nheardread')
+      const command = JSON.parse(await readFile(join(stage.files(placed), 'stdin'), 'utf8')) as object
+      expect(command).toMatchObject({ files: files.map(told) })
+      expect(command).toHaveProperty('input_dir')
+    })
+
+    it('is no folder of files where it was given none', async () => {
+      expect((await environmentOf({})).found).not.toHaveProperty('INPUT_DIR')
+    })
+
     it('is told to the next runner for as long as the worker is there, so that its output can be read without its secrets', async () => {
       const { name } = await start('true', { secrets: [new Secret('token', Buffer.from('s3cret-value'))] })
       await stage.restart()
@@ -162,7 +189,7 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
   describe('the stdin of a session worker', () => {
     const ECHO =
       'echo up; while IFS= read -r line; do printf "%s\\n" "$line"; case "$line" in *shutdown*) exit 0;; esac; done; echo closed'
-    const run = { runId: 'task.1', attempt: 1, input: { prompt: 'ü' } }
+    const run = { runId: 'task.1', attempt: 1, input: { prompt: 'ü' }, files: [] }
 
     it('is the commands that are given to it, one per line', async () => {
       const { name } = await start(ECHO, { mode: 'SESSION' })
@@ -211,6 +238,30 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       expect(await readFile(join(stage.runner.outputFolder(name, 'task.1').host, 'file'), 'utf8')).toBe(
         'made\n',
       )
+    })
+
+    it('names the files of each run, which are there for as long as they are needed', async () => {
+      const { name } = await start(
+        'while IFS= read -r line; do dir=${line##*input_dir\\":\\"}; dir=${dir%%\\"*}; ls "$dir"; cat "$dir"/*; echo; done; sleep 60',
+        { mode: 'SESSION' },
+      )
+      const input = await stage.runner.openInput(name)
+      await input.run({ ...run, files: [fileOf('one.txt', 'first')] })
+      await read(name, { until: ({ stdout }) => stdout.includes('first') })
+      await input.run({ ...run, runId: 'task.2', files: [fileOf('two.txt', 'second')] })
+      const { stdout } = await read(name, { until: ({ stdout }) => stdout.includes('second') })
+      expect(stdout.toString()).toMatch(/^one\.txt\nfirst\ntwo\.txt\nsecond\n?$/)
+      const asked: string[] = []
+      await stage.runner.removeRuns(name, (runId) => {
+        asked.push(runId)
+        return runId === 'task.2'
+      })
+      expect(asked.sort()).toEqual(['task.1', 'task.2'])
+      await input.run({ ...run, runId: 'task.1' })
+      await input.run({ ...run, runId: 'task.2', files: [fileOf('more.txt', 'third')] })
+      input.detach()
+      const later = await read(name, { until: ({ stdout }) => stdout.includes('third') })
+      expect(later.stdout.toString()).toMatch(/more\.txt\ntwo\.txt\nthirdsecond/)
     })
 
     it('stays open when it is let go of and when the runner ends, and is opened again by the next', async () => {

@@ -3,6 +3,7 @@ import type { WorkerId, WorkerName } from '../ids.ts'
 import type { JsonValue, TextMap } from '../json.ts'
 import {
   type AssignedGpu,
+  type InputFile,
   OUTPUT_START,
   type OutputCursor,
   type OutputStream,
@@ -30,6 +31,8 @@ export interface ScriptOptions {
   readonly modelPath?: string
   readonly gpus?: readonly AssignedGpu[]
   readonly secrets?: readonly Secret[]
+  /** Those that its task is given; one-off workers only. */
+  readonly files?: readonly InputFile[]
 }
 
 /** The same worker for every runner: the script is the image's command and the local command. */
@@ -37,7 +40,8 @@ export function scriptOrder(options: ScriptOptions): WorkerOrder {
   const id = randomUUID()
   const mode = options.mode ?? 'ONE_OFF'
   const command = options.command ?? ['/bin/sh', '-c', options.script]
-  const run: RunOrder = { runId: `${randomUUID()}.1`, attempt: 1, input: options.input ?? {} }
+  const { input = {}, files = [] } = options
+  const run: RunOrder = { runId: `${randomUUID()}.1`, attempt: 1, input, files }
   return {
     name: `gpu-${options.installation}-${id}` as WorkerName,
     workerId: id as WorkerId,

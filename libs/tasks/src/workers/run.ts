@@ -1,7 +1,6 @@
 import { leftOf, type Clock } from '../clock.ts'
 import type { FailureEvidence, GpuReading } from '../evidence.ts'
 import { runIdOf } from '../ids.ts'
-import type { RunOrder } from '../runner.ts'
 import type { StopReason, Task } from '../task.ts'
 import type { Worker } from '../worker.ts'
 import { diagnose } from './diagnosis.ts'
@@ -114,11 +113,6 @@ export class Run {
     this.#excess = excess
     this.transcript.cutOff(`[cut: it ${excess}; the rest is not kept]`)
     this.#events.onOverdue(this, 'output-limit')
-  }
-
-  /** As a worker is told of it. */
-  get order(): RunOrder {
-    return { runId: this.id, attempt: this.task.attempt, input: this.task.input }
   }
 
   get stopReason(): StopReason | null {

@@ -16,6 +16,7 @@ import { EventWriter, type Ending } from './event-writer.ts'
 import { isPoisoned, type AttemptEnd, type Outcome } from './outcome.ts'
 import { RecentKeys } from './recent-keys.ts'
 import { DETACHED, Reading } from './reading.ts'
+import { runOrderOf } from './run-order.ts'
 import { CATCH_UP_MS, Run, type RunEvents } from './run.ts'
 import { StopLadder } from './stop-ladder.ts'
 import type { Transcript } from './transcript.ts'
@@ -396,7 +397,7 @@ export class WorkerLife {
   }
 
   async #handOver(run: Run): Promise<void> {
-    const delivery = await this.#channel.run(run.order, {
+    const delivery = await this.#channel.run(runOrderOf(run.task, this.#context.artifactFiles), {
       isWanted: () => !run.isOver && run.handedAt === null && run.stopReason === null,
       beforeSending: () => {
         const at = this.#context.clock.now()

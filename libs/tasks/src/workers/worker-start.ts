@@ -10,6 +10,7 @@ import {
 } from '../runner.ts'
 import { type Secret, secretSourceText } from '../secrets.ts'
 import type { Worker } from '../worker.ts'
+import { runOrderOf } from './run-order.ts'
 import type { Run } from './run.ts'
 import type { StopLadder } from './stop-ladder.ts'
 import type { WorkerContext } from './worker-life.ts'
@@ -108,7 +109,8 @@ export class WorkerStart {
     // Once: where the engine went away in the middle, only the same order may follow.
     const secrets = await this.#readSecrets()
     if (!Array.isArray(secrets)) return { kind: 'start-failed', failure: secrets }
-    const order: WorkerOrder = { name, workerId, spec, gpus, secrets, run: first?.order ?? null }
+    const run = first === undefined ? null : runOrderOf(first.task, context.artifactFiles)
+    const order: WorkerOrder = { name, workerId, spec, gpus, secrets, run }
     const signal = AbortSignal.any([detach, ladder.unwanted])
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       if (detach.aborted) return DETACHED
