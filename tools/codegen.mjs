@@ -47,7 +47,7 @@ const MAPPERS = {
 
 /** Enums whose values the domain calls otherwise. */
 const ENUMS = Object.fromEntries(
-  ['FailureCause', 'FailureClass', 'GpuShare', 'Role', 'SessionIsolation', 'DryRunAction'].map((name) => [
+  ['FailureCause', 'FailureClass', 'GpuShare', 'Privacy', 'Role', 'SessionIsolation', 'DryRunAction'].map((name) => [
     name,
     `../enums.ts#${name}`,
   ]),

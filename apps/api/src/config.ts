@@ -31,6 +31,8 @@ export interface Config {
   readonly maxPassMs: number
   /** Between two looks for what nobody needs any more. */
   readonly housekeepingMs: number
+  /** From a task's end until contents go that are not to be kept. */
+  readonly scrubAfterMs: number
   /** What is kept of ended tasks. */
   readonly retention: RetentionLimits
   /** What clients may give to tasks. */
@@ -153,6 +155,12 @@ export function readConfig(env: Environment, { cwd }: { readonly cwd: string }):
       'seconds from 0.1 to 3600, such as 30 or 0.5',
       seconds(0.1, 3_600),
     ),
+    scrubAfterMs: read(
+      'PRIVACY_GRACE_SECONDS',
+      60_000,
+      'seconds from 0 to 86400, such as 60 or 0.5',
+      seconds(0, 86_400),
+    ),
     retention: {
       maxAgeMs: read<number | null>(
         'RETENTION_DAYS',
@@ -233,6 +241,7 @@ const SETTING_NAMES = [
   'MAX_WORKERS',
   'MAX_PASS_SECONDS',
   'HOUSEKEEPING_SECONDS',
+  'PRIVACY_GRACE_SECONDS',
   'RETENTION_DAYS',
   'ARTIFACTS_MAX_GB',
   'DATABASE_MAX_GB',

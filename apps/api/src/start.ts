@@ -172,6 +172,7 @@ async function start(
       maxPassMs: config.maxPassMs,
       housekeepingMs: config.housekeepingMs,
       retention: config.retention,
+      scrubAfterMs: config.scrubAfterMs,
       shutdown: config.shutdown,
       limitsOf: keys.limitsOf,
     }),

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { Worker } from 'node:worker_threads'
+import Database from 'better-sqlite3'
 import type { Logger } from '@gpu-service/tasks'
 
 /** How often the write-ahead log is looked at. */
@@ -9,6 +10,9 @@ const INTERVAL_MS = 250
 const CHECKPOINT_PAGES = 1_000
 /** A log of so many pages is emptied, while writers wait: the one that never pauses would let it grow. */
 const MAX_PAGES = 4_000
+
+/** How long it may hold up the process. */
+const TRUNCATE_TIMEOUT_MS = 20
 
 // Plain JavaScript in a text, so that it needs no file of its own: the program may be one bundle.
 const THREAD = `
@@ -32,6 +36,17 @@ const THREAD = `
     parentPort.close()
   })
 `
+
+/** Empties the write-ahead log down to no byte. Whether it did: a reader that is at work keeps its part. */
+export function truncateLog(file: string): boolean {
+  const database = new Database(file, { timeout: TRUNCATE_TIMEOUT_MS })
+  try {
+    const [row] = database.pragma('wal_checkpoint(TRUNCATE)') as { readonly busy: number }[]
+    return row?.busy === 0
+  } finally {
+    database.close()
+  }
+}
 
 /**
  * Moves the write-ahead log into the database from a thread of its own. SQLite would do it within a commit, where waiting for the disk,

@@ -19,6 +19,8 @@ const WRITER_PRAGMAS = [
   'PRAGMA journal_mode=WAL',
   'PRAGMA synchronous=NORMAL',
   'PRAGMA foreign_keys=ON',
+  // What is deleted or replaced is overwritten: contents that must not be kept are not to be found in free pages.
+  'PRAGMA secure_delete=ON',
   'PRAGMA wal_autocheckpoint=8192',
   'PRAGMA journal_size_limit=33554432',
 ]

@@ -55,6 +55,12 @@ export async function createTasks(
     written.map((task) => ({ ...newColumns(task), place: places.get(task.id) ?? null })),
   )
   await useUploads(transaction, written)
+  const unscrubbed = written.filter(({ privacy }) => privacy !== 'full')
+  await insert(
+    transaction,
+    'Unscrubbed',
+    unscrubbed.map(({ id }) => ({ taskId: id })),
+  )
   await insertEvents(
     transaction,
     written.map(({ id, createdAt }) => ({
@@ -125,6 +131,7 @@ function newColumns(task: NewTask) {
       id,
       owner: plain(owner),
       keyId: task.keyId,
+      privacy: task.privacy,
       account: plain(accountOf(owner)),
       presetId,
       priority,
@@ -147,6 +154,7 @@ function newRow(task: NewTask): TaskRow {
     ...{ cancelRequestedAt: null, cancelReason: null, stopReason: null, finish: null },
     ...{ stoppedAt: null, gpuFreeAt: null, workerId: null },
     ...{ errorCode: null, errorMessage: null, exitCode: null, place: null },
+    ...{ scrubbedAt: null, contentHashes: null },
     ...newColumns(task),
   }
 }

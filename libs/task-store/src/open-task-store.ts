@@ -21,6 +21,7 @@ import { migrate } from './migrations.ts'
 import { createMoves } from './moves.ts'
 import { createProbe } from './probe.ts'
 import { createRemoval } from './removal.ts'
+import { createScrub } from './scrub.ts'
 import { fillSearch } from './search-fill.ts'
 import { createSearch } from './search.ts'
 import { insert } from './statements.ts'
@@ -108,6 +109,7 @@ function createStore(
   const lookup = createLookup(reader)
   const removal = createRemoval(file, reader, writer)
   const uploads = createUploads(reader, writer)
+  const scrub = createScrub(file, reader, writer)
   const keys = createKeys(reader, writer)
   const audit = createAuditLog(reader, writer)
 
@@ -178,6 +180,8 @@ function createStore(
     uploadIds: read('reading uploads', uploads.uploadIds),
     expiredUploads: read('reading uploads', uploads.expiredUploads),
     removeUploads: guarded('removing uploads', uploads.removeUploads),
+    unscrubbed: read('reading tasks', scrub.unscrubbed),
+    scrub: guarded('removing contents', scrub.scrub),
     giveSpaceBack: guarded('giving space back', removal.giveSpaceBack),
     recordAudit: guarded('writing the audit log', audit.recordAudit),
     auditLog: read('reading the audit log', audit.auditLog),

@@ -38,7 +38,7 @@ export function createRemoval(
   file: string,
   reader: PrismaClient,
   writer: Writer,
-): Omit<ForgettingStore, 'uploadIds' | 'expiredUploads' | 'removeUploads'> {
+): Omit<ForgettingStore, 'uploadIds' | 'expiredUploads' | 'removeUploads' | 'unscrubbed' | 'scrub'> {
   async function stretch<T>(change: (transaction: Change, isOver: () => boolean) => Promise<T>): Promise<T> {
     let tookMs = 0
     const result = await writer.change(async (transaction) => {

@@ -1,6 +1,7 @@
 import type {
   Artifact as DomainArtifact,
   ArtifactId,
+  ContentHashes,
   FailureEvidence,
   GpuId,
   GpuNeed,
@@ -28,6 +29,7 @@ import {
   DEFAULT_KEY_LIMITS,
   FAILURE_CAUSES,
   FAILURE_CLASSES,
+  PRIVACY_CLASSES,
   ROLES,
   specHashOf,
   STOP_REASONS,
@@ -77,6 +79,8 @@ const mode = oneOf('ONE_OFF', 'SESSION')
 const gpuIds = listOf(gpuId)
 const presetIds = listOf(presetId)
 const role = oneOf(...ROLES)
+const privacy = oneOf(...PRIVACY_CLASSES)
+const hashes = shape<ContentHashes>({ input: text, text: orNull(text), result: orNull(text) })
 const limit = orNull(number)
 const keyLimits: Check<Partial<KeyLimits>> = (value): value is Partial<KeyLimits> =>
   isRecord(value) &&
@@ -240,6 +244,9 @@ export function toTask(row: TaskRow): Task {
     keyId: row.keyId,
     presetId: column('presetId', row.presetId, presetId),
     spec: specColumn(row.spec),
+    privacy: column('privacy', row.privacy, privacy),
+    scrubbedAt: time(row.scrubbedAt),
+    contentHashes: row.contentHashes === null ? null : jsonColumn('contentHashes', row.contentHashes, hashes),
     input: jsonColumn('input', row.input, json),
     files: row.files === null ? [] : jsonColumn('files', row.files, files),
     labels: jsonColumn('labels', row.labels, texts),

@@ -16,6 +16,7 @@ interface Searched {
   readonly presetId: string
   readonly labels: string
   readonly input: string
+  readonly privacy: string
   readonly status: string
   readonly errorMessage: string | null
   readonly text: string | null
@@ -46,7 +47,7 @@ function hex(text: string): string {
  */
 export async function indexTasks({ query, execute }: Transaction, ids: Iterable<TaskId>): Promise<void> {
   const rows = await query<Searched>(Prisma.sql`
-    SELECT CAST(t."place" AS TEXT) AS "place", t."id", t."owner", t."presetId", t."labels", t."input", t."status", t."errorMessage", o."text"
+    SELECT CAST(t."place" AS TEXT) AS "place", t."id", t."owner", t."presetId", t."labels", t."input", t."privacy", t."status", t."errorMessage", o."text"
     FROM json_each(${JSON.stringify([...ids])}) AS i CROSS JOIN "Task" AS t ON t."id" = i."value"
     LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"
     ORDER BY t."place"`)
@@ -74,8 +75,10 @@ function searchWords(row: Searched): readonly string[] {
     ...(owner === account ? [] : [marks.owner(owner)]),
     ...labels.flatMap(([key, value]) => [marks.labelled(key), marks.label(key, value)]),
     ...wordsOf(presetId),
-    ...wordsOf(textOf(JSON.parse(row.input) as JsonValue)),
   ])
+  // What is not to be kept must not be here either: a word that is removed stays in the index's file until its segment is merged.
+  if (row.privacy !== 'full') return [...words]
+  for (const word of wordsOf(textOf(JSON.parse(row.input) as JsonValue))) words.add(word)
   // Before that an attempt's output may yet be replaced by the next one's.
   if (isFinal(status))
     for (const text of [row.text, row.errorMessage]) for (const word of wordsOf(text ?? '')) words.add(word)

@@ -80,6 +80,7 @@ export function newTask(n: number, changes: Partial<NewTask> = {}): NewTask {
     id: taskId(n),
     owner: 'ann',
     keyId: null,
+    privacy: 'full',
     presetId: presetId('test/inference'),
     spec,
     input: { prompt: `task ${n}` },

@@ -10,6 +10,7 @@ import type { JsonValue, TextMap } from './json.ts'
 import type { Logger } from './logger.ts'
 import type { StartEstimate, WorkerFacts } from './planner/index.ts'
 import type { InputIssue, Preset, PresetCatalog } from './presets.ts'
+import type { PrivacyClass } from './privacy.ts'
 import type { WorkerRunner } from './runner.ts'
 import type { SecretSources } from './secrets.ts'
 import type { TaskFilter, TaskStore } from './store.ts'
@@ -37,6 +38,8 @@ export interface DispatcherOptions {
   /** Between two looks for what nobody needs any more, in milliseconds. */
   readonly housekeepingMs: number
   readonly retention: RetentionLimits
+  /** From a task's end until contents go that its privacy class does not let be kept, in milliseconds: so that its end can be read. */
+  readonly scrubAfterMs: number
   /** What becomes of the workers when the dispatcher is disposed: they go on, or are stopped and their tasks cancelled. */
   readonly shutdown: 'detach' | 'stop'
   /** The limits of an API key as they are now. */
@@ -49,6 +52,7 @@ export interface SubmitRequest {
   /** The API key whose limits hold for it; `null`: none do. */
   readonly keyId: string | null
   readonly presetId: string
+  readonly privacy: PrivacyClass
   readonly input: JsonValue
   readonly priority: number
   readonly labels: TextMap
@@ -73,6 +77,8 @@ export type RefusalCode =
   | 'IDEMPOTENCY_CONFLICT'
   /** It has not ended, so there is nothing to repeat or to delete. */
   | 'NOT_ENDED'
+  /** Its contents were removed, so there is nothing to repeat. */
+  | 'SCRUBBED'
   /** The preset, or the worker, is not one of sessions. */
   | 'NOT_A_SESSION'
   /** There is no room for another worker, or no worker can be started at all. */

@@ -4,6 +4,7 @@ import type { Artifact, TaskError, TaskEvent, TaskEventBody } from './event.ts'
 import type { FailureEvidence } from './evidence.ts'
 import type { ArtifactId, GpuId, PresetId, TaskId, WorkerId, WorkerName } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
+import type { PrivacyClass } from './privacy.ts'
 import type { OutputCursor, WorkerExit } from './runner.ts'
 import type { FailureClass, WorkerMode, WorkerSpec } from './spec.ts'
 import type {
@@ -28,6 +29,7 @@ export interface NewTask {
   readonly keyId: string | null
   readonly presetId: PresetId
   readonly spec: WorkerSpec
+  readonly privacy: PrivacyClass
   readonly input: JsonValue
   /** Uploads, by their ids, each under the name that the task has for it. */
   readonly files: readonly Artifact[]
@@ -304,6 +306,13 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   removals(limit: number): Promise<readonly TaskRemoval[]>
   /** Removes, in the order of the given ones, a stretch of what is stored of tasks whose removal has begun; gives how many of them are gone now. */
   continueRemoval(ids: readonly TaskId[]): Promise<number>
+  /** At most `limit` tasks that ended before `before` and have contents that their privacy class does not let be kept. */
+  unscrubbed(query: { readonly before: number; readonly limit: number }): Promise<readonly TaskRemoval[]>
+  /**
+   * Removes the contents of an ended task, so that they cannot be found in the database's files either; where its class is `hashed` hashes take
+   * their place. Gives the uploads that no task uses any more. Where it was interrupted it is done over.
+   */
+  scrub(id: TaskId, at: number): Promise<readonly ArtifactId[]>
   /** Removes a stretch of the workers, and of their logs, that exited before `before`. Whether none is left. */
   removeWorkers(before: number): Promise<boolean>
   /** Which of them have a row, as an artifact or as an upload. */
@@ -389,6 +398,8 @@ export type ForgettingStore = Pick<
   | 'beginRemoval'
   | 'removals'
   | 'continueRemoval'
+  | 'unscrubbed'
+  | 'scrub'
   | 'removeWorkers'
   | 'knownArtifacts'
   | 'usage'

@@ -2,6 +2,7 @@ import type { GpuId, PresetId, TaskId, WorkerId } from './ids.ts'
 import type { JsonValue, TextMap } from './json.ts'
 import type { Artifact, TaskError } from './event.ts'
 import type { FailureEvidence } from './evidence.ts'
+import type { ContentHashes, PrivacyClass } from './privacy.ts'
 import type { FailureClass, WorkerSpec } from './spec.ts'
 
 export type TaskStatus =
@@ -101,6 +102,11 @@ export interface Task {
   readonly keyId: string | null
   readonly presetId: PresetId
   readonly spec: WorkerSpec
+  readonly privacy: PrivacyClass
+  /** When its contents were removed, for its privacy class; `null`: they are there. */
+  readonly scrubbedAt: number | null
+  /** In the place of contents that were removed; `null`: none were, or not even these are kept. */
+  readonly contentHashes: ContentHashes | null
   readonly input: JsonValue
   /** What its worker finds beside the input, in the order of the submission: uploads, by their ids, each under the name that the task has for it. */
   readonly files: readonly Artifact[]

@@ -1,7 +1,15 @@
-import type { DryRun, FailureCause, FailureClass, GpuNeed, Role, SessionOptions } from '@gpu-service/tasks'
+import type {
+  DryRun,
+  FailureCause,
+  FailureClass,
+  GpuNeed,
+  PrivacyClass,
+  Role,
+  SessionOptions,
+} from '@gpu-service/tasks'
 
 // Where the domain has other words for the values than the schema.
-export type { FailureCause, FailureClass, Role } from '@gpu-service/tasks'
+export type { FailureCause, FailureClass, PrivacyClass as Privacy, Role } from '@gpu-service/tasks'
 export type GpuShare = GpuNeed['share']
 export type SessionIsolation = SessionOptions['isolation']
 export type DryRunAction = DryRun['action']
@@ -46,6 +54,11 @@ export const enums = {
     SILENCE_TIMEOUT: 'silence_timeout',
     OUTPUT_LIMIT: 'output_limit',
   } as const satisfies Record<Uppercase<FailureCause>, FailureCause>,
+  Privacy: {
+    FULL: 'full',
+    HASHED: 'hashed',
+    EPHEMERAL: 'ephemeral',
+  } as const satisfies Record<Uppercase<PrivacyClass>, PrivacyClass>,
   Role: {
     READ: 'read',
     SUBMIT: 'submit',

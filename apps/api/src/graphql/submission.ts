@@ -57,6 +57,7 @@ export function parseSubmission(
       owner,
       keyId,
       presetId: input.presetId,
+      privacy: input.privacy,
       input: body,
       priority,
       labels,

@@ -152,6 +152,7 @@ export class Stage implements AsyncDisposable {
       logger: silentLogger,
       newId: uuidv7,
       limitsOf: () => DEFAULT_KEY_LIMITS,
+      scrubAfterMs: 60_000,
       ...this.#limits,
       ...more,
     })
@@ -216,6 +217,7 @@ export class Stage implements AsyncDisposable {
       ...{
         owner: 'ada',
         keyId: null,
+        privacy: 'full',
         presetId: `test/${kind}`,
         input: { prompt: 'Hello' },
         priority: 0,

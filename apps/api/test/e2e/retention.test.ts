@@ -153,7 +153,16 @@ async function seed(
     workers.push(workerId)
     const { presetId } = EXAMPLE_SPEC
     const task: NewTask = {
-      ...{ id: taskId, owner: 'local', keyId: null, presetId, spec: EXAMPLE_SPEC, input: {}, labels: { old: 'yes' } },
+      ...{
+        id: taskId,
+        owner: 'local',
+        keyId: null,
+        privacy: 'full',
+        presetId,
+        spec: EXAMPLE_SPEC,
+        input: {},
+        labels: { old: 'yes' },
+      },
       ...{ priority: 0, idempotencyKey: `old ${n}`, requestHash: 'x', affinity: null, retryOf: null },
       ...{ asked: { timeoutMs: null, gpuIds: null }, files: [], createdAt: at + n },
     }

@@ -21,7 +21,14 @@ export const GPU = 'GPU-7' as GpuId
 /** A task that was submitted so. */
 export function newTask(changes: Partial<NewTask> = {}): NewTask {
   return {
-    ...{ id: uuidv7() as TaskId, owner: 'ann', keyId: null, presetId: EXAMPLE_SPEC.presetId, spec: EXAMPLE_SPEC },
+    ...{
+      id: uuidv7() as TaskId,
+      owner: 'ann',
+      keyId: null,
+      privacy: 'full',
+      presetId: EXAMPLE_SPEC.presetId,
+      spec: EXAMPLE_SPEC,
+    },
     ...{
       input: null,
       labels: {},

@@ -116,8 +116,9 @@ export class TaskDispatcher implements Dispatcher {
     this.#retention = new Retention({
       ...options,
       signal: this.#disposed.signal,
-      removed: (id) => {
+      changed: (id) => {
         this.feeds.changed(id)
+        this.taskChanges.changed(id)
       },
     })
     this.#loop = new PlanLoop({
@@ -322,10 +323,12 @@ export class TaskDispatcher implements Dispatcher {
     if (task === null) return null
     if (!isFinal(task.status))
       return refused('NOT_ENDED', `The task is ${task.status}; only one that has ended can be repeated.`)
-    const { presetId, input, priority, labels, affinity, asked } = task
+    if (task.scrubbedAt !== null)
+      return refused('SCRUBBED', `The task was ${task.privacy}: its input was removed after its end.`)
+    const { presetId, privacy, input, priority, labels, affinity, asked } = task
     const { owner, keyId } = from
     const files = task.files.map(({ id: uploadId, name }) => ({ uploadId, name }))
-    const own = { presetId, input, priority, labels, affinity, ...asked, files }
+    const own = { presetId, privacy, input, priority, labels, affinity, ...asked, files }
     const request = { ...own, owner, keyId, idempotencyKey: null }
     return this.#submit([request], task, by)
   }

@@ -29,9 +29,9 @@ export function prepare(
   const spec = settled(resolved.spec, inventory)
   const missing = missingGpus(spec.gpus, inventory)
   if (missing !== null) return { status: 'refused', index, code: 'NO_SUCH_GPU', message: missing }
-  const { owner, keyId, priority, labels, idempotencyKey, affinity } = request
+  const { owner, keyId, privacy, priority, labels, idempotencyKey, affinity } = request
   const task: NewTask = {
-    ...{ owner, keyId, priority, labels, idempotencyKey, affinity, retryOf, spec, files },
+    ...{ owner, keyId, privacy, priority, labels, idempotencyKey, affinity, retryOf, spec, files },
     asked: { timeoutMs: request.timeoutMs, gpuIds },
     id: newId() as TaskId,
     presetId: request.presetId as PresetId,
@@ -44,9 +44,12 @@ export function prepare(
 
 /** What a request is known by under its idempotency key. */
 export function hashOf(request: SubmitRequest): string {
-  const { presetId, input, priority, labels, affinity, timeoutMs, gpuIds, files } = request
-  // Left out where there are none, as by the versions that knew of none.
-  const asked = files.length > 0 ? { files: files.map(({ uploadId, name }) => ({ uploadId, name })) } : {}
+  const { presetId, input, priority, labels, affinity, timeoutMs, gpuIds, files, privacy } = request
+  // Left out where they are not asked for, as by the versions that knew of none.
+  const asked = {
+    ...(files.length > 0 && { files: files.map(({ uploadId, name }) => ({ uploadId, name })) }),
+    ...(privacy !== 'full' && { privacy }),
+  }
   return createHash('sha256')
     .update(canonicalJson({ presetId, input, priority, labels, affinity, timeoutMs, gpuIds, ...asked }))
     .digest('hex')

@@ -39,8 +39,9 @@ export interface RetentionOptions {
   readonly logger: Logger
   /** Aborted when the service stops: what is under way then goes on after the next start. */
   readonly signal: AbortSignal
-  /** The task is there no more. */
-  readonly removed: (id: TaskId) => void
+  readonly scrubAfterMs: number
+  /** The task is there no more, or without its contents. */
+  readonly changed: (id: TaskId) => void
 }
 
 /**
@@ -73,10 +74,10 @@ export class Retention {
 
   /** Removes those of the tasks that have ended; tells how many these were when all of them is gone. */
   async remove(ids: readonly TaskId[], by: Actor, reason: string | null): Promise<number> {
-    const { store, removed } = this.#options
+    const { store, changed } = this.#options
     const begun = await store.beginRemoval(ids, by, reason)
     this.#removed += begun.length
-    for (const { id } of begun) removed(id)
+    for (const { id } of begun) changed(id)
     await this.#carryOut(begun)
     return begun.length
   }
@@ -99,6 +100,7 @@ export class Retention {
       await this.#makeUp()
     }
     await this.#goOn()
+    await this.#scrub()
     if (this.#trust.isBelieved()) {
       await this.#removeExpired()
       await this.#removeOld()
@@ -107,6 +109,22 @@ export class Retention {
     }
     await this.#repeat(async () => !(await this.#options.store.giveSpaceBack()))
     this.#lastRoundAt = clock.now()
+  }
+
+  /** Whatever the clock says: too early harms less than too late. */
+  async #scrub(): Promise<void> {
+    const { store, clock, scrubAfterMs, changed } = this.#options
+    const before = clock.now() - scrubAfterMs
+    await this.#repeat(async () => {
+      const due = await store.unscrubbed({ before, limit: BATCH })
+      for (const { id, artifacts } of due) {
+        // Files first, since the rows are what tells of them.
+        await this.#removeFiles(artifacts)
+        await this.#removeFiles(await store.scrub(id, clock.now()))
+        changed(id)
+      }
+      return due.length < BATCH
+    })
   }
 
   /** What an earlier process did not come to. None of it is needed by what follows. */

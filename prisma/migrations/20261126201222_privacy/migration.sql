@@ -1,0 +1,8 @@
+ALTER TABLE "Task" ADD COLUMN "privacy" TEXT NOT NULL DEFAULT 'full';
+ALTER TABLE "Task" ADD COLUMN "scrubbedAt" BIGINT;
+ALTER TABLE "Task" ADD COLUMN "contentHashes" TEXT;
+
+CREATE TABLE "Unscrubbed" (
+    "taskId" TEXT NOT NULL PRIMARY KEY,
+    CONSTRAINT "Unscrubbed_taskId_fkey" FOREIGN KEY ("taskId") REFERENCES "Task" ("id") ON DELETE CASCADE ON UPDATE CASCADE
+);
