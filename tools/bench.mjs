@@ -1,6 +1,6 @@
 // npm run bench [-- NAME …]: measures the parts and the whole service, prints a table with the ratio to the limit measured in the same run, and
-// writes bench-results/bench.json. Names: parser, planner, store, retention, flood, oneOff, twentyWorkers, thousandSubscribers, warmTask,
-// warmThroughput, adoption; none: all.
+// writes bench-results/bench.json. Names: parser, planner, store, retention, search, flood, oneOff, twentyWorkers, thousandSubscribers,
+// warmTask, warmThroughput, adoption; none: all. Ends with 1 where a search has cost more than its budget.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -34,9 +34,11 @@ function report(row) {
 }
 
 async function benchPart(name, file) {
-  if (!isWanted(name)) return
+  if (!isWanted(name)) return []
   const { bench } = await tsImport(file, import.meta.url)
-  for (const row of await bench()) report({ ...row, name: `${name}: ${row.name}` })
+  const figures = await bench()
+  for (const row of figures) report({ ...row, name: `${name}: ${row.name}` })
+  return figures
 }
 
 async function benchService() {
@@ -69,6 +71,8 @@ if (isWanted('planner')) {
 }
 await benchPart('store', '../libs/task-store/bench/append.ts')
 await benchPart('retention', '../libs/task-store/bench/retention.ts')
+const searches = await benchPart('search', '../libs/task-store/bench/search.ts')
+if (searches.some(({ ratio }) => ratio > 1)) process.exitCode = 1
 await benchService()
 const folder = join(ROOT, 'bench-results')
 await mkdir(folder, { recursive: true })

@@ -9,7 +9,7 @@ import { textOf, wordsOf } from './words.ts'
 // without looking at any task. It keeps for each word where it occurs, and none of the texts.
 
 /** What a row is made of. */
-interface Searched {
+export interface Searched {
   readonly place: string
   readonly id: string
   readonly owner: string
@@ -18,6 +18,7 @@ interface Searched {
   readonly input: string
   readonly privacy: string
   readonly status: string
+  readonly createdAt: number | bigint
   readonly errorMessage: string | null
   readonly text: string | null
 }
@@ -46,11 +47,7 @@ function hex(text: string): string {
  * FTS5 begins a segment of the index of its own.
  */
 export async function indexTasks({ query, execute }: Transaction, ids: Iterable<TaskId>): Promise<void> {
-  const rows = await query<Searched>(Prisma.sql`
-    SELECT CAST(t."place" AS TEXT) AS "place", t."id", t."owner", t."presetId", t."labels", t."input", t."privacy", t."status", t."errorMessage", o."text"
-    FROM json_each(${JSON.stringify([...ids])}) AS i CROSS JOIN "Task" AS t ON t."id" = i."value"
-    LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"
-    ORDER BY t."place"`)
+  const rows = await query<Searched>(searchedSql([...ids], true))
   const removed = rows.filter(({ status }) => status === 'REMOVED').map(({ place }) => place)
   const there = rows.filter(({ status }) => status !== 'REMOVED')
   if (removed.length > 0)
@@ -58,14 +55,28 @@ export async function indexTasks({ query, execute }: Transaction, ids: Iterable<
       DELETE FROM "TaskSearch" WHERE "rowid" IN (
         SELECT CAST("value" AS INTEGER) FROM json_each(${JSON.stringify(removed)}))`)
   if (there.length > 0) {
-    const values = there.map((row) => [row.place, searchWords(row).join(' ')])
+    const values = there.map((row) => [row.place, [...searchWords(row)].join(' ')])
     await execute(Prisma.sql`
       REPLACE INTO "TaskSearch" ("rowid", "words")
       SELECT CAST("value" ->> 0 AS INTEGER), "value" ->> 1 FROM json_each(${JSON.stringify(values)})`)
   }
 }
 
-function searchWords(row: Searched): readonly string[] {
+/** In the order of places; without texts, they are empty. */
+export function searchedSql(ids: readonly string[], withTexts: boolean): Prisma.Sql {
+  const texts = withTexts
+    ? Prisma.sql`t."input", t."errorMessage", o."text"`
+    : Prisma.sql`'null' AS "input", NULL AS "errorMessage", NULL AS "text"`
+  const outputs = Prisma.sql`LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"`
+  return Prisma.sql`
+    SELECT CAST(t."place" AS TEXT) AS "place", t."id", t."owner", t."presetId", t."labels", t."status", t."createdAt", ${texts}
+    FROM json_each(${JSON.stringify(ids)}) AS i CROSS JOIN "Task" AS t ON t."id" = i."value"
+    ${withTexts ? outputs : Prisma.empty}
+    ORDER BY t."place"`
+}
+
+/** All that a filter can ask for of the task. */
+export function searchWords(row: Searched): ReadonlySet<string> {
   const { id, owner, presetId } = row
   const status = row.status as TaskStatus
   const labels = Object.entries(JSON.parse(row.labels) as Record<string, string>)
@@ -82,5 +93,5 @@ function searchWords(row: Searched): readonly string[] {
   // Before that an attempt's output may yet be replaced by the next one's.
   if (isFinal(status))
     for (const text of [row.text, row.errorMessage]) for (const word of wordsOf(text ?? '')) words.add(word)
-  return [...words]
+  return words
 }

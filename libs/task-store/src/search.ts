@@ -1,8 +1,13 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Task, TaskStore } from '@gpu-service/tasks'
 import { filterSql } from './filter.ts'
 import { Prisma, type PrismaClient } from './generated/client.ts'
 import { toTask } from './rows.ts'
+import { searchedSql, searchWords, type Searched } from './search-index.ts'
 import { inBatches, KEPT } from './statements.ts'
+
+/** An input may have 256 KiB. */
+const TRIED_AT_ONCE = 50
 
 /** The store's lists of tasks. Pages follow the time of creation, and within a moment the order of it. */
 export function createSearch(
@@ -17,18 +22,14 @@ export function createSearch(
     return tasks
   }
 
-  async function idsOf(sql: Prisma.Sql): Promise<readonly string[]> {
-    const rows = await reader.$queryRaw<readonly { readonly id: string }[]>(sql)
-    return rows.map(({ id }) => id)
-  }
-
   return {
     tasksById,
 
     async tasks({ filter, first, after }) {
       const sql = filterSql(filter)
       if (sql === null) return { tasks: [], hasNextPage: false }
-      const ids = await idsOf(sql.newest(first + 1, after))
+      const rows = await reader.$queryRaw<readonly { readonly id: string }[]>(sql.newest(first + 1, after))
+      const ids = rows.map(({ id }) => id)
       const tasks = new Map((await tasksById(ids.slice(0, first))).map((task) => [String(task.id), task]))
       return { tasks: ids.flatMap((id) => tasks.get(id) ?? []), hasNextPage: ids.length > first }
     },
@@ -47,7 +48,12 @@ export function createSearch(
       const sql = filterSql(filter)
       if (sql === null) return []
       const matching: string[] = []
-      for (const batch of inBatches(ids)) matching.push(...(await idsOf(sql.among(batch))))
+      for (const batch of inBatches(ids, TRIED_AT_ONCE)) {
+        const rows = await reader.$queryRaw<readonly Searched[]>(searchedSql(batch, sql.isOfTexts))
+        for (const row of rows)
+          if (row.status !== 'REMOVED' && sql.holds(row, searchWords(row))) matching.push(row.id)
+        await nextTurn()
+      }
       return tasksById(matching)
     },
   }

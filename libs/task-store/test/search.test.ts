@@ -315,7 +315,7 @@ describe('a search', () => {
     expect(await page({ text: 'outer' })).toEqual([])
   })
 
-  it('reads no more of the tasks than it gives, and sorts none', async () => {
+  it('reads no more of the tasks than it gives, and sorts none', () => {
     const database = new Database(file)
     const plan = (filter: TaskFilter): readonly string[] => {
       const sql = filterSql(filter)?.newest(10, taskId(1))
