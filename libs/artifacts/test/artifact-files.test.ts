@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { link, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { link, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -242,5 +242,52 @@ describe('strays', () => {
     expect(removed).toBe(1)
     expect(await files.removeStrays(known(), never)).toBe(0)
     expect((await readdir(join(root, 'kept'))).sort()).toEqual(['early', 'late'])
+  })
+})
+
+describe('a file that comes in pieces', () => {
+  async function* pieces(...texts: readonly string[]): AsyncGenerator<Buffer, void> {
+    for (const text of texts) yield await Promise.resolve(Buffer.from(text))
+  }
+
+  test('is kept whole, read-only, with its hash, and is found under a second name without being there twice', async () => {
+    const sha256 = createHash('sha256').update('one two').digest('hex')
+    expect(await files.receive(id, pieces('one ', 'two'))).toEqual({ bytes: 7, sha256 })
+    const kept = join(root, 'kept', id)
+    expect((await stat(kept)).mode & 0o777).toBe(0o444)
+    const second = join(root, 'second name')
+    await files.place(id, second)
+    await files.place(id, second)
+    expect((await stat(second)).ino).toBe((await stat(kept)).ino)
+    await files.remove(id)
+    expect(await readFile(second, 'utf8')).toBe('one two')
+  })
+
+  test('leaves nothing where it breaks off, and throws why', async () => {
+    async function* broken(): AsyncGenerator<Buffer, void> {
+      yield* pieces('one')
+      throw new Error('the client is gone')
+    }
+    await expect(files.receive(id, broken())).rejects.toThrow('the client is gone')
+    expect(await readdir(join(root, 'kept'))).toEqual([])
+    expect(await files.missing([id])).toEqual([id])
+    await expect(files.place(id, join(root, 'second'))).rejects.toThrow('ENOENT')
+  })
+
+  test('is no stray while it is under way', async () => {
+    let go = (): void => undefined
+    const held = new Promise<void>((resolve) => (go = resolve))
+    async function* slow(): AsyncGenerator<Buffer, void> {
+      yield Buffer.from('x')
+      await held
+    }
+    const received = files.receive(id, slow())
+    await vi.waitFor(async () => {
+      expect(await readdir(join(root, 'kept'))).toEqual([`${id}.partial`])
+    })
+    const { signal } = new AbortController()
+    expect(await files.removeStrays(() => Promise.resolve(new Set()), signal)).toBe(0)
+    go()
+    expect(await received).toMatchObject({ bytes: 1 })
   })
 })

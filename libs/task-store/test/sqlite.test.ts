@@ -3,6 +3,7 @@ import { openTaskStore } from '../src/index.ts'
 import { describeAttempts } from './describe-attempts.ts'
 import { describeRemoval } from './describe-removal.ts'
 import { describeTaskStore, type Place } from './describe-task-store.ts'
+import { describeUploads } from './describe-uploads.ts'
 import { temporaryFolder } from './fixtures.ts'
 
 function openPlace(): Promise<Place> {
@@ -19,3 +20,4 @@ function openPlace(): Promise<Place> {
 describeTaskStore('a task store on SQLite', openPlace)
 describeAttempts('the attempts of a task store on SQLite', openPlace)
 describeRemoval('what a task store on SQLite forgets', openPlace)
+describeUploads('the uploads of a task store on SQLite', openPlace)

@@ -33,11 +33,7 @@ function intake(): UploadIntake & { readonly seen: AnnouncedUpload[] } {
   }
 }
 
-async function openWorld() {
-  const uploads = intake()
-  const world = await startWorld({ uploads, limits: { bodyMs: BODY_MS } })
-  return { uploads, world }
-}
+const openWorld = (uploads: UploadIntake = intake()) => startWorld({ uploads, limits: { bodyMs: BODY_MS } })
 
 /** A request as bytes, of which the body is still to come. */
 function begin(port: number, path: string, more: string): { socket: Socket; answer: Promise<string> } {
@@ -50,8 +46,8 @@ function begin(port: number, path: string, more: string): { socket: Socket; answ
 }
 
 test('takes a file for as long as it comes', async () => {
-  const { uploads, world } = await openWorld()
-  await using _ = world
+  const uploads = intake()
+  await using world = await openWorld(uploads)
   const { socket, answer } = begin(
     world.server.port,
     '/uploads?name=long.bin',
@@ -71,8 +67,7 @@ test.each([
   ['nothing more comes', 0],
   ['next to nothing comes', 1],
 ])('gives a file up of which %s', async (_what, bytes) => {
-  const { world } = await openWorld()
-  await using _ = world
+  await using world = await openWorld()
   const { socket, answer } = begin(
     world.server.port,
     '/uploads?name=slow.bin',
@@ -86,8 +81,7 @@ test.each([
 })
 
 test('cuts off any other body that is not there in time', async () => {
-  const { world } = await openWorld()
-  await using _ = world
+  await using world = await openWorld()
   const { socket, answer } = begin(
     world.server.port,
     '/graphql',
@@ -99,8 +93,7 @@ test('cuts off any other body that is not there in time', async () => {
 })
 
 test('wants to know where a file ends', async () => {
-  const { world } = await openWorld()
-  await using _ = world
+  await using world = await openWorld()
   const { answer } = begin(world.server.port, '/uploads?name=x', 'Content-Type: audio/wav')
   expect(await answer).toMatch(/^HTTP\/1\.1 411 .*LENGTH_REQUIRED/s)
 })

@@ -104,7 +104,9 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
 
     it('is the files that its task was given, in INPUT_DIR', async () => {
       const files = [fileOf('a clip.wav', 'heard'), fileOf('\u00fc.txt', 'read')]
-      const placed = await start('cd "$INPUT_DIR" && ls && cat *; cat > "$OUTPUT_DIR/stdin"', { files })
+      const placed = await start('cd "$INPUT_DIR" && printf "%s\\n" * && cat *; cat > "$OUTPUT_DIR/stdin"', {
+        files,
+      })
       const { stdout } = await read(placed.name)
       expect(stdout.toString()).toBe('a clip.wav\n\u00fc.txt\nheardread')
       const command = JSON.parse(await readFile(join(stage.files(placed), 'stdin'), 'utf8')) as object
