@@ -1,14 +1,14 @@
 // npm run conformance: grades a worker against the protocol.
 //   npm run conformance -- IMAGE [PROGRAM ARGUMENT …]
 //   npm run conformance -- --command "python3 worker.py"
-// 0: it follows the protocol. 1: it does not, and it is said how to mend that. 2: the arguments are wrong.
+// 0: it follows the protocol. 1: it does not, and it is said how to mend that. 2: it could not be graded.
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { prepare, SetupError } from './setup.mjs'
 
 const MODES = ['one-off', 'session', 'auto']
-const USAGE = `npm run conformance -- IMAGE [PROGRAM ARGUMENT …] | --command "LINE"
+const USAGE = `npm run conformance -- IMAGE [PROGRAM ARGUMENT …] | --command "PROGRAM ARGUMENT …"
   --mode one-off|session|auto   auto: both, where it becomes ready as a session (the default)
   --input FILE.json             the input of its tasks; {} unless told
   --long-input FILE.json        of those that are to be stopped: some 15 s of work, so that a cancel can be judged; as --input unless told
@@ -21,6 +21,9 @@ const USAGE = `npm run conformance -- IMAGE [PROGRAM ARGUMENT …] | --command "
 /** Where npm was called. */
 const CWD = process.env.INIT_CWD ?? process.cwd()
 
+const interrupt = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interrupt.abort(signal))
+
 class UsageError extends Error {}
 
 async function main() {
@@ -30,7 +33,7 @@ async function main() {
   /** @type {typeof import('./conformance/src/index.ts')} */
   const { checkText, gradeText, gradeWorker } = await tsImport('./conformance/src/index.ts', import.meta.url)
   const onCheck = (check) => isJson || console.log(checkText(check))
-  const grade = await gradeWorker({ ...options, onCheck })
+  const grade = await gradeWorker({ ...options, onCheck, signal: interrupt.signal })
   console.log(isJson ? JSON.stringify(grade, null, 2) : `\n${gradeText(grade)}`)
   process.exitCode = grade.isConformant ? 0 : 1
 }
@@ -107,8 +110,12 @@ try {
   if (error instanceof UsageError) {
     console.error(`${error.message}\n${USAGE}`)
     process.exitCode = 2
-  } else if (error instanceof SetupError) {
+  } else if (interrupt.signal.aborted) {
+    console.error(`Interrupted by ${interrupt.signal.reason}; what ran has been removed`)
+    process.exitCode = 130
+    // Docker cannot be reached, for instance.
+  } else if (error instanceof SetupError || error.name === 'RunnerError') {
     console.error(error.message)
-    process.exitCode = 1
+    process.exitCode = 2
   } else throw error
 }

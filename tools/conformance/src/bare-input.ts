@@ -11,6 +11,7 @@ import { programOf, specOf, type Subject } from './subject.ts'
 export interface BareExamination extends Examination {
   readonly subject: Subject
   readonly env: TextMap
+  readonly signal: AbortSignal
 }
 
 /** A worker whose standard input is in our hands. The runners never end that of a session, and say only what the protocol has. */
@@ -24,7 +25,7 @@ const RUN_ID = 'bare.1'
 
 /** Grades what a session worker does with commands that it does not know, and with the end of its input. */
 export async function examineBareInput(examination: BareExamination): Promise<void> {
-  const { notebook, limits, subject, env, input } = examination
+  const { notebook, limits, subject, env, input, signal } = examination
   await notebook.check('session: passes over commands that it does not know', async () => {
     await withWorker(async ({ hearing, stdin }) => {
       stdin.write('{"command":"conformance","task_id":"none.1"}\n\n{"colour":"blue"}\n')
@@ -54,16 +55,22 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
   })
 
   async function withWorker(look: (worker: BareWorker) => Promise<void>): Promise<void> {
+    signal.throwIfAborted()
     const folder = await mkdtemp(join(tmpdir(), 'conformance-'))
     try {
       const worker = await (subject.kind === 'image'
         ? startContainer(subject)
         : startProcess(subject, folder))
+      const remove = (): void => {
+        worker.remove().catch(() => undefined)
+      }
+      signal.addEventListener('abort', remove)
       try {
         const { hearing } = worker
         // Whether it becomes ready has been looked at elsewhere.
         if (await hearing.until(limits.taskMs, () => hearing.isReady)) await look(worker)
       } finally {
+        signal.removeEventListener('abort', remove)
         await worker.remove()
       }
     } finally {

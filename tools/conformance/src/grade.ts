@@ -25,6 +25,8 @@ export interface GradeOptions {
   /** How many tasks a session worker is to do at a time. */
   readonly concurrency: number
   readonly limits: Partial<Limits>
+  /** Aborted: whatever runs is removed, and its reason thrown. */
+  readonly signal: AbortSignal
   /** Told of each check when it is over. */
   readonly onCheck: (check: Check) => void
 }
@@ -41,7 +43,7 @@ export interface Grade {
 
 /** Grades a worker against the protocol: starts it some times, as the service does, and says what is wrong with it. */
 export async function gradeWorker(options: GradeOptions): Promise<Grade> {
-  const { subject, input, longInput, concurrency, mode } = options
+  const { subject, input, longInput, concurrency, mode, signal } = options
   const limits = { ...LIMITS, ...options.limits }
   const notebook = new Notebook(options.onCheck)
   const mark = randomUUID()
@@ -49,7 +51,7 @@ export async function gradeWorker(options: GradeOptions): Promise<Grade> {
   const modes: ('one-off' | 'session')[] = []
   await using stage = await openStage({ ...options, env })
   const examination = {
-    ...{ stage, notebook, limits, input, longInput, concurrency, subject, env },
+    ...{ stage, notebook, limits, input, longInput, concurrency, subject, env, signal },
     mark: subject.kind === 'command' ? mark : null,
   }
   try {

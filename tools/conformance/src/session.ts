@@ -27,7 +27,7 @@ export async function examineSession(examination: SessionExamination): Promise<b
   const sessions: SessionPerformer[] = []
   /** Each is found out about in the same process as long as that lives. */
   let current: SessionPerformer | null = null
-  let isUsable = false
+  const course = { isUsable: false }
 
   try {
     await notebook.check('session: becomes ready', async () => {
@@ -42,7 +42,7 @@ export async function examineSession(examination: SessionExamination): Promise<b
     if (!notebook.isClean) return false
     await notebook.check('session: does a task and then the next one', takesTwo)
     // What cannot do that would fail at all the rest.
-    if (!isUsable) return false
+    if (!course.isUsable) return false
     await notebook.check('session: passes over a cancel of a task that has ended', lateCancel)
     await notebook.check('session: cancels a task and lives on', cancelTask)
     await notebook.check('session: answers an input that it does not expect, and lives on', badInput)
@@ -145,7 +145,7 @@ export async function examineSession(examination: SessionExamination): Promise<b
       )
     const folder = session.outputFolder(first)
     await judgeWork(notebook, hearing, { runId: first, folder, silenceMs: limits.silenceMs })
-    isUsable = await goesOn(session, 'DIES_AFTER_TASK')
+    course.isUsable = await goesOn(session, 'DIES_AFTER_TASK')
     judge(session)
     return null
   }

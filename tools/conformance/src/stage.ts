@@ -27,6 +27,8 @@ export interface StageOptions {
   /** `null`: an empty one. */
   readonly modelsDir: string | null
   readonly concurrency: number
+  /** Aborted: the workers are removed, and there are no more. */
+  readonly signal: AbortSignal
 }
 
 /** A worker as it runs in the service. */
@@ -49,9 +51,9 @@ export interface SessionPerformer extends Performer {
 
 /** Where one worker is tried out, by the runner that the service would use. Nothing is left of it when it is disposed. */
 export interface Stage extends AsyncDisposable {
-  /** Throws a `CannotStart`. */
+  /** Throws a `CannotStart`, or the reason of the signal. */
   startOneOff(input: JsonValue): Promise<Performer & { readonly runId: string }>
-  /** Throws a `CannotStart`. */
+  /** Throws a `CannotStart`, or the reason of the signal. */
   startSession(): Promise<SessionPerformer>
 }
 
@@ -59,7 +61,8 @@ export class CannotStart extends Error {
   override readonly name = 'CannotStart'
 }
 
-export async function openStage({ subject, env, modelsDir, concurrency }: StageOptions): Promise<Stage> {
+export async function openStage(options: StageOptions): Promise<Stage> {
+  const { subject, env, modelsDir, concurrency, signal } = options
   const root = await mkdtemp(join(tmpdir(), 'conformance-'))
   // Workers in containers are somebody else.
   await chmod(root, 0o755)
@@ -71,12 +74,24 @@ export async function openStage({ subject, env, modelsDir, concurrency }: StageO
     logger: silentLogger,
   })
 
+  const names = new Set<WorkerName>()
+  // What is being heard of them then ends, and with it what waits for it.
+  const removeAll = (): void => {
+    for (const name of names) runner.remove(name).catch(() => undefined)
+  }
+  signal.addEventListener('abort', removeAll)
+
   async function start(mode: WorkerMode, run: RunOrder | null): Promise<Performer & { name: WorkerName }> {
+    signal.throwIfAborted()
     const workerId = randomUUID() as WorkerId
     const name = `gpu-${installation}-${workerId}` as WorkerName
     const spec = specOf(subject, mode, env, concurrency)
+    names.add(name)
     const started = await runner.start({ name, workerId, spec, gpus: [], secrets: [], run })
-    if (started.status === 'failed') throw new CannotStart(`${started.message} ${started.hint}`)
+    if (started.status === 'failed') {
+      names.delete(name)
+      throw new CannotStart(`${started.message} ${started.hint}`)
+    }
     const hearing = new Hearing(started.startedAt)
     if (run !== null) hearing.give(run.runId)
     const reading = new AbortController()
@@ -93,6 +108,7 @@ export async function openStage({ subject, env, modelsDir, concurrency }: StageO
       outputFolder: (runId) => runner.outputFolder(name, runId).host,
       async remove() {
         await runner.remove(name)
+        names.delete(name)
         reading.abort()
         await read
       },
@@ -131,7 +147,8 @@ export async function openStage({ subject, env, modelsDir, concurrency }: StageO
       }
     },
     async [Symbol.asyncDispose]() {
-      for (const { name } of await runner.list()) await runner.remove(name)
+      signal.removeEventListener('abort', removeAll)
+      for (const name of names) await runner.remove(name)
       await runner[Symbol.asyncDispose]()
       await rm(root, { recursive: true, force: true })
     },

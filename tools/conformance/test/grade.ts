@@ -11,6 +11,7 @@ export function grade(command: string, options: Partial<GradeOptions>): Promise<
     modelsDir: null,
     concurrency: 1,
     limits: {},
+    signal: new AbortController().signal,
     onCheck: () => undefined,
     ...options,
   })

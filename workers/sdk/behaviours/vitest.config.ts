@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     name: 'worker-behaviours',
     include: ['test/**/*.test.ts'],
-    globalSetup: ['test/build.ts'],
+    globalSetup: ['../../../tools/test-engine/src/vitest.ts', 'test/build.ts'],
     testTimeout: 30_000,
   },
 })
