@@ -6,7 +6,8 @@ const engine = testEngine()
 
 describe.skipIf(engine === null)('the images that come with the service', () => {
   beforeAll(async () => {
-    for (const image of [LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE] as const) await engine?.ensureImage(image)
+    for (const image of [LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE] as const)
+      await engine?.ensureImage(image)
   }, 300_000)
 
   test('session-worker follows the protocol, both ways', async () => {

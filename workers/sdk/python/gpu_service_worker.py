@@ -153,12 +153,7 @@ class Task:
 
     def artifact(self, path, name=None, media_type=None):
         """Announces a file in the output folder; `path` may be relative to that."""
-        if self.output_dir is None:
-            raise ValueError("there is no output folder: OUTPUT_DIR is not set")
-        folder = Path(os.path.realpath(self.output_dir))
-        file = Path(os.path.realpath(folder / path))
-        if folder not in file.parents:
-            raise ValueError(f"{path} is not in the output folder {folder}")
+        folder, file = self._inside(path)
         if not file.is_file():
             raise FileNotFoundError(f"{path} is no file in the output folder {folder}")
         relative = file.relative_to(folder).as_posix()
@@ -173,7 +168,7 @@ class Task:
                 raise ValueError(f"{name} is too large without an output folder: OUTPUT_DIR is not set")
             self._say("artifact", _given(data=base64.b64encode(raw).decode(), name=name, media_type=media_type))
             return
-        file = self.output_dir / name
+        _, file = self._inside(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(raw)
         self.artifact(name, name, media_type)
@@ -193,6 +188,16 @@ class Task:
     def emit(self, event, **fields):
         """An event that is not among these, delivered whole."""
         self._say(event, fields)
+
+    def _inside(self, path):
+        """The output folder and a path in there, with all links followed."""
+        if self.output_dir is None:
+            raise ValueError("there is no output folder: OUTPUT_DIR is not set")
+        folder = Path(os.path.realpath(self.output_dir))
+        file = Path(os.path.realpath(folder / path))
+        if folder not in file.parents:
+            raise ValueError(f"{path} is not in the output folder {folder}")
+        return folder, file
 
     def _say(self, event, fields):
         with self._events.lock:
@@ -270,7 +275,9 @@ class _Worker:
         self._is_loading = True
         self._is_stopping = False
         self._model = None
-        self._loop = _event_loop() if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run) else None
+        # For all that is `async`; there once it is needed.
+        self._loop = None
+        self._loop_lock = threading.Lock()
         events.on_broken = lambda: self._mailbox.put({"command": "shutdown"})
 
     # In the main thread
@@ -337,7 +344,7 @@ class _Worker:
         progress(0.0)
         model = self._load(progress)
         if inspect.isawaitable(model):
-            return asyncio.run_coroutine_threadsafe(_wait_for(model), self._loop or _event_loop()).result()
+            return self._in_loop(_wait_for(model))
         return model
 
     def _work_off(self):
@@ -464,9 +471,9 @@ class _Worker:
         self._mailbox.put({"command": "ended", "task_id": task.id})
 
     def _call(self, task):
-        if self._loop is not None:
-            return asyncio.run_coroutine_threadsafe(self._call_async(task), self._loop).result()
         output = self._run(task)
+        if inspect.isawaitable(output) or hasattr(output, "__anext__"):
+            return self._in_loop(self._follow(task, output))
         if not isinstance(output, Iterator):
             return output
         try:
@@ -478,19 +485,26 @@ class _Worker:
             if hasattr(output, "close"):
                 output.close()
 
-    async def _call_async(self, task):
+    async def _follow(self, task, output):
         call = asyncio.current_task()
         task._on_cancel = lambda: self._loop.call_soon_threadsafe(call.cancel)
-        task.check()
-        output = self._run(task)
         if not hasattr(output, "__anext__"):
             return await output
         try:
             async for piece in output:
                 task.delta(piece)
         finally:
-            await output.aclose()
+            if hasattr(output, "aclose"):
+                await output.aclose()
         return None
+
+    def _in_loop(self, coroutine):
+        """Waits for what runs in the one event loop."""
+        with self._loop_lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 def _read_input():
@@ -541,12 +555,6 @@ def _is_cancellation(error):
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _event_loop():
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
 
 
 async def _wait_for(awaitable):

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -147,10 +148,17 @@ describe.each(SDKS)('a worker made with the SDK for $sdk', ({ sdk, command }) =>
       ['fail with code', 'CUDA_OUT_OF_MEMORY', 'it does not fit', ''],
       ['crash', 'Broken', 'a tensor is missing', 'a tensor is missing'],
       ['escape', expect.any(String) as string, expect.stringContaining('etc/passwd') as string, ''],
+      [
+        'overwrite',
+        expect.any(String) as string,
+        expect.stringContaining('outside.txt is not in') as string,
+        '',
+      ],
       ['number', 'TypeError', expect.stringContaining('a worker yields pieces of text') as string, ''],
       ['long result', expect.any(String) as string, expect.stringContaining('is too long') as string, ''],
     ])('fails with class and message: %s', async (what, code, message, onStderr) => {
       const { events, exitCode, stderr } = await oneOff({ do: what })
+      expect(existsSync(join(folder, '../outside.txt'))).toBe(false)
       expect(events.at(-1)).toEqual({ type: 'finish', status: 'failed', error: { code, message } })
       expect(exitCode).toBe(1)
       expect(stderr).toContain(onStderr)

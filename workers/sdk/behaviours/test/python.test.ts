@@ -21,11 +21,14 @@ describe('what only workers in Python do', () => {
   }
 
   test('an async generator streams, several share one loop, and one is cancelled where it awaits', async () => {
-    const worker = start({ ASYNC: '1', SLOTS: '2' })
+    const worker = start({ SLOTS: '2' })
     await worker.ready()
-    worker.run('a.1', {})
-    worker.run('b.1', { count: 3 })
+    worker.run('a.1', { do: 'converse' })
+    worker.run('b.1', { do: 'converse', count: 3 })
     expect(await worker.finished('b.1')).toMatchObject({ status: 'completed' })
+    worker.run('c.1', { do: 'answer' })
+    await worker.finished('c.1')
+    expect(worker.of('c.1')[1]).toEqual({ type: 'text', content: 'answered' })
     worker.send({ command: 'cancel', task_id: 'a.1' })
     expect(await worker.finished('a.1')).toMatchObject({ status: 'cancelled' })
     expect(worker.of('a.1').at(-2)).toEqual({ type: 'log', level: 'info', message: 'cleaned up' })

@@ -91,6 +91,10 @@ const BEHAVIOURS = {
     task.artifact('../../etc/passwd')
     return undefined
   },
+  overwrite(task) {
+    task.save('../outside.txt', 'x')
+    return undefined
+  },
   *number() {
     yield 7
   },

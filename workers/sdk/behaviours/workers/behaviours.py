@@ -102,6 +102,20 @@ def number(task):
     yield 7
 
 
+async def converse(task):
+    try:
+        for index in range(task.input.get("count", 1_000_000)):
+            yield f"{index} "
+            await asyncio.sleep(0.005)
+    finally:
+        task.log("cleaned up")
+
+
+async def answer(task):
+    await asyncio.sleep(0.005)
+    return "answered"
+
+
 def read_stdin(task):
     return repr(sys.stdin.read())
 
@@ -136,6 +150,9 @@ BEHAVIOURS = {
     "number": number,
     "long result": lambda task: ["x" * 2_000_000],
     "repeated": lambda task: task.input["text"] * task.input["times"],
+    "converse": converse,
+    "answer": answer,
+    "overwrite": lambda task: task.save("../outside.txt", "x"),
     "read stdin": read_stdin,
     "exit": exit_the_thread,
 }
@@ -146,14 +163,5 @@ def run(task):
     return BEHAVIOURS[wanted](task)
 
 
-async def run_async(task):
-    try:
-        for index in range(task.input.get("count", 1_000_000)):
-            yield f"{index} "
-            await asyncio.sleep(0.005)
-    finally:
-        task.log("cleaned up")
-
-
 if __name__ == "__main__":
-    gpu.serve(run_async if os.environ.get("ASYNC") else run, load=load, slots=int(os.environ.get("SLOTS", "1")))
+    gpu.serve(run, load=load, slots=int(os.environ.get("SLOTS", "1")))

@@ -1,5 +1,5 @@
 import { mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs'
-import { dirname, join, relative, resolve, sep } from 'node:path'
+import { dirname, relative, resolve, sep } from 'node:path'
 import type { Events } from './events.ts'
 import type { JsonValue } from './json.ts'
 import { note } from './note.ts'
@@ -118,7 +118,9 @@ export class Task<Model = unknown> {
       this.emit('artifact', { data: raw.toString('base64'), name, media_type: mediaType })
       return
     }
-    const file = join(this.outputDir, name)
+    const file = resolve(this.outputDir, name)
+    if (!file.startsWith(resolve(this.outputDir) + sep))
+      throw new Error(`${name} is not in the output folder ${this.outputDir}`)
     mkdirSync(dirname(file), { recursive: true })
     writeFileSync(file, content)
     this.artifact(name, { name, ...(mediaType !== undefined && { mediaType }) })
