@@ -68,6 +68,23 @@ const ONE_OFF: readonly Omit<Defect, 'mode'>[] = [
     edits: [[COMPLETED, `        emit("result", self.id, value="x" * 1_500_000)\n${COMPLETED}`]],
   },
   {
+    code: 'TOO_DEEP',
+    how: 'gives a tree as its result',
+    edits: [
+      [COMPLETED, `        emit("result", self.id, value=json.loads("[" * 70 + "]" * 70))\n${COMPLETED}`],
+    ],
+  },
+  {
+    code: 'INVALID_UTF8',
+    how: 'prints bytes',
+    edits: [[COMPLETED, `        sys.stdout.buffer.write(b"caf\\xe9\\n")\n${COMPLETED}`]],
+  },
+  {
+    code: 'NO_CONNECTION',
+    how: 'begins without a greeting',
+    edits: [['    emit("connection", status="connected")\n', '']],
+  },
+  {
     code: 'MISNAMED_EVENT',
     how: 'writes textDelta',
     edits: [['"text_delta"', '"textDelta"']],
@@ -216,6 +233,16 @@ const SESSION: readonly Omit<Defect, 'mode'>[] = [
     how: 'names no task',
     edits: [['named = {} if task_id is None else', 'named = {} if True else']],
     options: { concurrency: 2 },
+  },
+  {
+    code: 'NOT_CONCURRENT',
+    how: 'does one at a time',
+    edits: [
+      ['tasks = {}\n', 'tasks = {}\nserial = threading.Lock()\n'],
+      ['        emit("worker", self.id', '        serial.acquire()\n        emit("worker", self.id'],
+      [FINISH, `${FINISH}        serial.release()\n`],
+    ],
+    options: { concurrency: 2, input: { tokens: 50, interval: 0.02 } },
   },
   {
     code: 'DIES_ON_UNKNOWN_COMMAND',

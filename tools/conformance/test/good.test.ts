@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { Grade, GradeOptions } from '../src/index.ts'
-import { grade } from './grade.ts'
+import { grade, noPython } from './grade.ts'
 
 const SDK_WORKERS = join(import.meta.dirname, '../../../workers/sdk/behaviours/workers')
 
@@ -13,7 +13,7 @@ function notJudged({ checks }: Grade): string[] {
   return checks.flatMap((check) => (check.notJudged === null ? [] : [check.name]))
 }
 
-describe('a worker that follows the protocol', () => {
+describe.skipIf(noPython)('a worker that follows the protocol', () => {
   const sdk: Partial<GradeOptions> = {
     subject: { kind: 'command', command: '', cwd: SDK_WORKERS },
     input: { do: 'stream', pieces: ['a', 'b'], value: 1 },

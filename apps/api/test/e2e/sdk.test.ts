@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import { BASE_IMAGE, testEngine } from '@gpu-service/test-engine'
@@ -6,6 +7,8 @@ import { RUNNERS } from './scripts.ts'
 import { faultsOf, type PresetSource, type SeenEvent, TestService } from './service.ts'
 
 const SDK = realpathSync(join(import.meta.dirname, '../../../../workers/sdk'))
+
+const noPython = spawnSync('python3', ['--version']).status !== 0
 
 /** The smallest worker there is, as the documentation has it. */
 const BARE = `import json
@@ -48,7 +51,7 @@ const PRESETS = {
 }
 
 describe.each(RUNNERS)('workers in Python in the service, with the $runner runner', ({ runner, skipped }) => {
-  describe.skipIf(skipped)('and an engine where it needs one', () => {
+  describe.skipIf(runner === 'process' ? noPython : skipped)('and an engine where it needs one', () => {
     let service: TestService
     beforeAll(async () => {
       await testEngine()?.ensureImage(BASE_IMAGE)

@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { WorkerEvent } from '@gpu-service/event-parser'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { type Said, WorkerProcess } from './worker-process.ts'
+import { noPython, type Said, WorkerProcess } from './worker-process.ts'
 
 const SDKS = [
-  { sdk: 'Python', command: ['python3', 'behaviours.py'] },
+  ...(noPython ? [] : [{ sdk: 'Python', command: ['python3', 'behaviours.py'] }]),
   { sdk: 'TypeScript', command: ['node', 'behaviours.mjs'] },
-] as const
+]
 
 const ENDLESS = { do: 'endless' }
 

@@ -1,8 +1,8 @@
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { WorkerProcess } from './worker-process.ts'
+import { noPython, WorkerProcess } from './worker-process.ts'
 
-describe('what only workers in Python do', () => {
+describe.skipIf(noPython)('what only workers in Python do', () => {
   const workers: WorkerProcess[] = []
   afterEach(async () => {
     for (const worker of workers.splice(0)) {

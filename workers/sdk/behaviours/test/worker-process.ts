@@ -1,5 +1,8 @@
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process'
 import { createEventParser, type WorkerEvent } from '@gpu-service/event-parser'
+
+/** Without it the tests of workers in Python are skipped, which the run says aloud. */
+export const noPython = spawnSync('python3', ['--version']).status !== 0
 
 /** An event with the task that it names. */
 export type Said = WorkerEvent & { readonly taskId: string | null }
