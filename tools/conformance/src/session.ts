@@ -250,11 +250,15 @@ export async function examineSession(examination: SessionExamination): Promise<b
       return null
     }
     for (const runId of runIds) if ((await work(session, runId)) === null) break
-    const begun = Math.max(...runIds.map((runId) => hearing.of(runId)[0]?.at ?? Infinity))
-    const ended = Math.min(...runIds.map((runId) => hearing.finished.get(runId)?.at ?? Infinity))
+    const { heard } = hearing
+    const lastBegun = Math.max(...runIds.map((runId) => heard.findIndex(({ owner }) => owner === runId)))
+    const [firstFinish] = heard.filter(
+      ({ event, owner }) => event.type === 'finish' && runIds.includes(owner ?? ''),
+    )
     const given = Math.max(...runIds.map((runId) => hearing.given.get(runId) ?? 0))
-    // Where one was over before the others were given there is nothing to see.
-    if (notebook.isClean && begun > ended && ended - given > OVERLAP_MS)
+    // By their order: what is read at once has one time. Where one was over before the others were given there is nothing to see.
+    const isSerial = firstFinish !== undefined && heard.indexOf(firstFinish) < lastBegun
+    if (notebook.isClean && isSerial && firstFinish.at - given > OVERLAP_MS)
       notebook.find('NOT_CONCURRENT', 'It says nothing of a task before it has finished another.')
     judge(session)
     return null
