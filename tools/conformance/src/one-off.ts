@@ -125,8 +125,8 @@ export async function examineOneOff(examination: Examination): Promise<void> {
     if (hearing.exit !== null || hearing.finished.size > 0)
       return 'its task was over before a signal could come; give a --long-input that takes some seconds'
     const tookMs = await performer.stop(limits.stopMs)
+    // What it was just printing may be cut short, and is not judged.
     judgeStop(notebook, hearing.exitCode, tookMs, limits)
-    judgeLines(notebook, hearing)
     return null
   }
 }
