@@ -56,7 +56,7 @@ export default tseslint.config(
             },
             {
               sourceTag: 'type:tool',
-              onlyDependOnLibsWithTags: ['type:tool', 'type:domain', 'type:protocol'],
+              onlyDependOnLibsWithTags: ['type:tool', 'type:adapter', 'type:domain', 'type:protocol'],
             },
           ],
         },

@@ -1,0 +1,76 @@
+import { randomUUID } from 'node:crypto'
+import type { JsonValue, TextMap } from '@gpu-service/tasks'
+import { examineBareInput } from './bare-input.ts'
+import type { Check, Figure, Finding } from './findings.ts'
+import { type Limits, LIMITS } from './limits.ts'
+import { Notebook } from './notebook.ts'
+import { examineOneOff } from './one-off.ts'
+import { MARK } from './remaining-processes.ts'
+import { examineSession, isSession } from './session.ts'
+import { CannotStart, openStage } from './stage.ts'
+import type { Subject } from './subject.ts'
+
+export interface GradeOptions {
+  readonly subject: Subject
+  /** `auto`: as a one-off worker, and as a session worker where it becomes ready as one. */
+  readonly mode: 'one-off' | 'session' | 'auto'
+  /** What its tasks get. */
+  readonly input: JsonValue
+  /** What those get that are to be stopped: it should keep them busy for some 15 s. */
+  readonly longInput: JsonValue
+  /** Variables that a preset would give it. */
+  readonly env: TextMap
+  /** `null`: an empty one. */
+  readonly modelsDir: string | null
+  /** How many tasks a session worker is to do at a time. */
+  readonly concurrency: number
+  readonly limits: Partial<Limits>
+  /** Aborted: whatever runs is removed, and its reason thrown. */
+  readonly signal: AbortSignal
+  /** Told of each check when it is over. */
+  readonly onCheck: (check: Check) => void
+}
+
+/** What a worker is like. */
+export interface Grade {
+  /** Nothing is wrong with it: there may be advice, but no defect. */
+  readonly isConformant: boolean
+  readonly modes: readonly ('one-off' | 'session')[]
+  readonly checks: readonly Check[]
+  readonly findings: readonly Finding[]
+  readonly figures: readonly Figure[]
+}
+
+/** Grades a worker against the protocol: starts it some times, as the service does, and says what is wrong with it. */
+export async function gradeWorker(options: GradeOptions): Promise<Grade> {
+  const { subject, input, longInput, concurrency, mode, signal } = options
+  const limits = { ...LIMITS, ...options.limits }
+  const notebook = new Notebook(options.onCheck)
+  const mark = randomUUID()
+  const env = { ...options.env, [MARK]: mark }
+  const modes: ('one-off' | 'session')[] = []
+  await using stage = await openStage({ ...options, env })
+  const examination = {
+    ...{ stage, notebook, limits, input, longInput, concurrency, subject, env, signal },
+    mark: subject.kind === 'command' ? mark : null,
+  }
+  try {
+    if (mode !== 'session') {
+      modes.push('one-off')
+      await examineOneOff(examination)
+    }
+    if (mode === 'session' || (mode === 'auto' && (await isSession(examination)))) {
+      modes.push('session')
+      if (await examineSession(examination)) await examineBareInput(examination)
+    }
+  } catch (error) {
+    if (!(error instanceof CannotStart)) throw error
+    await notebook.check('starts', () => {
+      notebook.find('CANNOT_START', error.message)
+      return Promise.resolve(null)
+    })
+  }
+  const findings = notebook.checks.flatMap((check) => check.findings)
+  const isConformant = findings.every(({ severity }) => severity === 'advice')
+  return { isConformant, modes, checks: notebook.checks, findings, figures: notebook.figures }
+}

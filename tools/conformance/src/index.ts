@@ -1,0 +1,5 @@
+export { type Check, type Figure, type Finding, type FindingCode, FINDINGS } from './findings.ts'
+export { type Grade, type GradeOptions, gradeWorker } from './grade.ts'
+export type { Limits } from './limits.ts'
+export { checkText, gradeText } from './report.ts'
+export type { Subject } from './subject.ts'

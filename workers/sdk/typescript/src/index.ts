@@ -1,0 +1,5 @@
+export { InvalidInput, TaskFailed } from './failure.ts'
+export type { JsonValue } from './json.ts'
+export { serve } from './serve.ts'
+export type { ArtifactLabel, LogLevel, Task } from './task.ts'
+export type { Output, ReportLoading, WorkerDefinition } from './worker.ts'
