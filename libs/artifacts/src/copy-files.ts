@@ -1,5 +1,5 @@
-import { constants } from 'node:fs'
-import { access, copyFile, link, open, opendir, rename } from 'node:fs/promises'
+import { constants, existsSync } from 'node:fs'
+import { copyFile, link, open, opendir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PARTIAL } from './artifact-files.ts'
 
@@ -9,7 +9,7 @@ import { PARTIAL } from './artifact-files.ts'
  */
 export async function copyArtifactFiles(from: string, to: string): Promise<void> {
   for await (const { name } of await opendir(from)) {
-    if (name.endsWith(PARTIAL) || (await exists(join(to, name)))) continue
+    if (name.endsWith(PARTIAL) || existsSync(join(to, name))) continue
     try {
       await copyOne(join(from, name), join(to, name))
     } catch (error) {
@@ -21,13 +21,8 @@ export async function copyArtifactFiles(from: string, to: string): Promise<void>
 }
 
 /** Those of the artifacts that have no file in the folder. */
-export async function artifactsWithoutFile(
-  folder: string,
-  ids: readonly string[],
-): Promise<readonly string[]> {
-  const missing: string[] = []
-  for (const id of ids) if (!(await exists(join(folder, id)))) missing.push(id)
-  return missing
+export function artifactsWithoutFile(folder: string, ids: readonly string[]): readonly string[] {
+  return ids.filter((id) => !existsSync(join(folder, id)))
 }
 
 /** Other disks, file systems without links, and files of another user. */
@@ -47,13 +42,6 @@ async function copyOne(from: string, to: string): Promise<void> {
     await copy.sync()
   }
   await rename(partial, to)
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
 }
 
 function codeOf(error: unknown): string | null {
