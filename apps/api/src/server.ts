@@ -20,6 +20,10 @@ import { type LocalSocket, serveLocally } from './http/local-socket.ts'
 import { serveSockets } from './http/sockets.ts'
 
 export interface ServerLimits {
+  /** How long a request's head may take to come. */
+  readonly headMs: number
+  /** How long a whole request may take to come. */
+  readonly requestMs: number
   /** Of a request's body. */
   readonly maxBodyBytes: number
   /** Of one message over a WebSocket. */
@@ -40,6 +44,8 @@ export interface ServerLimits {
 
 /** Twice the largest input of a task, with room for the rest of its submission; WebSocket frames have less around it. */
 export const DEFAULT_SERVER_LIMITS: ServerLimits = {
+  headMs: 10_000,
+  requestMs: 30_000,
   maxBodyBytes: 512 * 1024,
   maxMessageBytes: 320 * 1024,
   maxSockets: 5_000,
@@ -79,8 +85,8 @@ export interface Server extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-const HEADERS_TIMEOUT_MS = 10_000
-const REQUEST_TIMEOUT_MS = 30_000
+/** How often it is looked for requests that take too long to come. */
+const LOOK_MS = 1_000
 const MAX_HEADER_BYTES = 16 * 1024
 const MAX_CONNECTIONS = 16_384
 /** How long WebSocket clients may take to hang up. */
@@ -125,7 +131,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
   await apollo.start()
 
-  const app = createApp(limits.maxBodyBytes)
+  const app = createApp(limits)
   const cutIdle = watchIdleConnections(app.server)
   let localSocket: LocalSocket | null = null
   let stopped: Promise<void> | null = null
@@ -135,7 +141,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       'cache-control': 'no-store',
       ...access.corsHeaders(request.headers),
     })
-    const reason = access.refusalOf(request.headers)
+    const reason = access.refusalOf(request.raw)
     if (reason !== null) return sendErrors(reply, 403, [problem('FORBIDDEN', reason)])
     if (request.method === 'OPTIONS' && request.headers.origin !== undefined) {
       return reply.code(204).headers(PREFLIGHT_HEADERS).send()
@@ -272,11 +278,14 @@ function statusOf([first]: readonly GraphQLError[]): number {
   return first?.extensions['code'] === 'FORBIDDEN' ? 403 : 400
 }
 
-function createApp(bodyLimit: number): FastifyInstance {
+function createApp({ maxBodyBytes, headMs, requestMs }: ServerLimits): FastifyInstance {
   const app = fastify({
-    bodyLimit,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    http: { headersTimeout: HEADERS_TIMEOUT_MS, maxHeaderSize: MAX_HEADER_BYTES },
+    bodyLimit: maxBodyBytes,
+    requestTimeout: requestMs,
+    http: { headersTimeout: headMs, maxHeaderSize: MAX_HEADER_BYTES, connectionsCheckingInterval: LOOK_MS },
+    // A path that cannot be decoded, or is too long, has no route, and so none of its hooks.
+    frameworkErrors: (error, _request, reply) =>
+      sendErrors(reply, clientStatusOf(error) ?? 400, [problem('BAD_REQUEST', 'The path is not one.')]),
     // Idle connections are cut by whoever closes the app.
     forceCloseConnections: false,
     exposeHeadRoutes: false,

@@ -98,10 +98,10 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
     })
   })
 
-  function refusalOf({ url, headers }: IncomingMessage): [status: string, reason: string] | null {
-    const reason = access.refusalOf(headers)
+  function refusalOf(request: IncomingMessage): [status: string, reason: string] | null {
+    const reason = access.refusalOf(request)
     if (reason !== null) return ['403 Forbidden', reason]
-    if (url?.split('?', 1)[0] !== '/graphql') return ['404 Not Found', 'WebSockets are served at /graphql.']
+    if (request.url?.split('?', 1)[0] !== '/graphql') return ['404 Not Found', 'WebSockets are served at /graphql.']
     if (closing) return ['503 Service Unavailable', 'The service is stopping.']
     return sockets.clients.size >= maxSockets
       ? ['503 Service Unavailable', 'There are too many sockets.']
