@@ -1,7 +1,7 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { ExecutionArgs, ExecutionResult, GraphQLSchema } from 'graphql'
-import { CloseCode, handleProtocols, makeServer, MessageType } from 'graphql-ws'
+import { CloseCode, handleProtocols, makeServer, MessageType, parseMessage } from 'graphql-ws'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Logger } from '@gpu-service/tasks'
 import { type FormatError, refusal } from '../graphql/errors.ts'
@@ -40,6 +40,12 @@ export interface Sockets {
 /** A client that has this much waiting for it is not listened to until it has read. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 
+/** How long a client that is told to go may take to hang up; until then it has its place among the sockets. */
+const HANG_UP_MS = 2_000
+
+/** Messages that go one way only, and not to a server. */
+const OF_SERVERS: readonly MessageType[] = [MessageType.ConnectionAck, MessageType.Next, MessageType.Error]
+
 /**
  * Serves operations over WebSockets at `/graphql`, by the protocol graphql-transport-ws. A client that reads slowly is waited for: no
  * result is made for a subscription while its last one is not on its way.
@@ -48,12 +54,15 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
   const { schema, gate, operations, access, authenticator, formatError, logger } = options
   const { maxSockets, keepAliveMs } = options
   let closing = false
-  const sockets = new WebSocketServer({
+  // On its own, for the types know no `closeTimeout` yet.
+  const socketOptions = {
     noServer: true,
     maxPayload: options.maxMessageBytes,
     perMessageDeflate: false,
+    closeTimeout: HANG_UP_MS,
     handleProtocols,
-  })
+  }
+  const sockets = new WebSocketServer(socketOptions)
   const protocol = makeServer<Record<string, unknown> | undefined, Connection>({
     connectionInitWaitTimeout: options.initTimeoutMs,
     onConnect({ connectionParams, extra }) {
@@ -101,7 +110,8 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
   function refusalOf(request: IncomingMessage): [status: string, reason: string] | null {
     const reason = access.refusalOf(request)
     if (reason !== null) return ['403 Forbidden', reason]
-    if (request.url?.split('?', 1)[0] !== '/graphql') return ['404 Not Found', 'WebSockets are served at /graphql.']
+    if (request.url?.split('?', 1)[0] !== '/graphql')
+      return ['404 Not Found', 'WebSockets are served at /graphql.']
     if (closing) return ['503 Service Unavailable', 'The service is stopping.']
     return sockets.clients.size >= maxSockets
       ? ['503 Service Unavailable', 'There are too many sockets.']
@@ -126,7 +136,13 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
               socket.close(CloseCode.BadRequest, 'Invalid message received')
               return
             }
-            listener(data.toString()).catch(fail)
+            const text = data.toString()
+            listener(text).catch((error: unknown) => {
+              // The library throws for it as for its own faults; anybody may send it.
+              if (OF_SERVERS.includes(parseMessage(text).type))
+                socket.close(CloseCode.BadRequest, 'Invalid message received')
+              else fail(error)
+            })
           })
         },
       },
