@@ -161,7 +161,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
     error: GraphQLError,
     code: 'GRAPHQL_PARSE_FAILED' | 'GRAPHQL_VALIDATION_FAILED',
   ): GraphQLError {
-    const message = introspection ? error.message : error.message.replace(/ Did you mean .*\?$/s, '')
+    const message = introspection ? error.message : withoutHint(error.message)
     return new GraphQLError(message, {
       nodes: error.nodes ?? null,
       source: error.source ?? null,
@@ -179,6 +179,12 @@ const COUNTED = [
   ['directives', 'directives'],
   ['cost', 'values in its answer, by estimate'],
 ] as const satisfies readonly (readonly [keyof Budget, string])[]
+
+/** Without the names that the library suggests. */
+function withoutHint(message: string): string {
+  const at = message.indexOf(' Did you mean ')
+  return at === -1 || !message.endsWith('?') ? message : message.slice(0, at)
+}
 
 function tooMuch(noun: string, count: number, limit: number): GraphQLError {
   const asked = Number.isFinite(count) ? `asks for ${count} ${noun}` : `asks for too many ${noun}`
