@@ -6,7 +6,7 @@ import type { Logger } from '@gpu-service/tasks'
 import type { Authenticator, Caller } from './access/authenticator.ts'
 import { type Config, isLoopback } from './config.ts'
 import { createErrorFormat } from './graphql/errors.ts'
-import { createGate } from './graphql/gate.ts'
+import { type Admission, createGate, type GateRequest } from './graphql/gate.ts'
 import { type ContextRequest, createOperations } from './graphql/operations.ts'
 import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
 import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
@@ -63,6 +63,8 @@ export interface ServerOptions {
   readonly sharedSubscriptions?: ReadonlySet<string>
   readonly createContext: (request: ContextRequest) => object
   readonly authenticator: Authenticator
+  /** Told of mutations that were refused because of who asked. */
+  readonly onForbidden: (mutations: ReadonlySet<string>, caller: Caller) => void
   /** Path of a socket at which the same is served to whoever may open it, as the local admin. */
   readonly localSocket?: string
   readonly artifacts: Artifacts
@@ -106,6 +108,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits }
   const introspection = options.introspection ?? isLoopback(host)
   const gate = createGate({ schema, introspection })
+  function admit(request: GateRequest, caller: Caller): Admission {
+    const admission = gate.admit(request, caller.principal.role)
+    if (admission.status === 'refused' && admission.forbidden.size > 0)
+      options.onForbidden(admission.forbidden, caller)
+    return admission
+  }
   const formatError = createErrorFormat(logger)
   const access = createAccess(config)
   const operations = createOperations({
@@ -194,7 +202,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       if (typeof parsed === 'string') {
         return sendErrors(reply, isJson(request) ? 400 : 415, [problem('BAD_REQUEST', parsed)])
       }
-      const admission = gate.admit(parsed, callerOf(request).principal.role)
+      const admission = admit(parsed, callerOf(request))
       if (admission.status === 'refused')
         return sendErrors(reply, statusOf(admission.errors), admission.errors.map(formatError))
       if (admission.operation.operation === OperationTypeNode.SUBSCRIPTION) {
@@ -204,13 +212,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       return execute.call(app, request, reply)
     },
   })
-  const streams = serveEventStreams(app, { gate, operations, formatError, ...limits })
+  const streams = serveEventStreams(app, { admit, operations, formatError, ...limits })
   serveArtifacts(app, options.artifacts)
   serveExports(app, options.exports)
   serveHealth(app, options.health)
   const sockets = serveSockets(app.server, {
     schema,
-    gate,
+    admit,
     operations,
     access,
     authenticator,

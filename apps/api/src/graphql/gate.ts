@@ -63,7 +63,17 @@ export interface Admitted {
   readonly shareKey: string | null
 }
 
-export type Admission = Admitted | { readonly status: 'refused'; readonly errors: readonly GraphQLError[] }
+export interface Refused {
+  readonly status: 'refused'
+  readonly errors: readonly GraphQLError[]
+  /** The mutations that who asks may not ask for; empty where it is not that. */
+  readonly forbidden: ReadonlySet<string>
+}
+
+export type Admission = Admitted | Refused
+
+/** The gate as transports pass it. */
+export type Admit<C> = (request: GateRequest, caller: C) => Admission
 
 /** What every operation passes before anything of it runs, on whichever transport it comes. */
 export interface Gate {
@@ -105,7 +115,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
       const { need } = known
       if (!isAtLeast(role, need.role)) {
         const message = `${need.field} needs the role ${need.role.toUpperCase()}; this is ${role.toUpperCase()}.`
-        return refused([refusal('FORBIDDEN', message)])
+        return refused([refusal('FORBIDDEN', message)], need.mutations)
       }
       const operation = getOperationAST(known.document, operationName)
       if (!operation) {
@@ -124,7 +134,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
     },
   }
 
-  function checkSafely(query: string, variables: Variables): KnownDocument | Refusal {
+  function checkSafely(query: string, variables: Variables): KnownDocument | Invalid {
     try {
       return check(query, variables)
     } catch (error) {
@@ -137,7 +147,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
   }
 
   /** @throws GraphQLError where the text is no GraphQL. */
-  function check(query: string, variables: Variables): KnownDocument | Refusal {
+  function check(query: string, variables: Variables): KnownDocument | Invalid {
     const document = parse(query, { maxTokens: limits.tokens })
     const operations = document.definitions.filter(({ kind }) => kind === Kind.OPERATION_DEFINITION).length
     if (operations > limits.operations)
@@ -191,12 +201,15 @@ function tooMuch(noun: string, count: number, limit: number): GraphQLError {
   return refusal('QUERY_TOO_COMPLEX', `The query ${asked}; at most ${limit} are allowed.`)
 }
 
-function refused(errors: readonly GraphQLError[]): Admission {
-  return { status: 'refused', errors }
+function refused(
+  errors: readonly GraphQLError[],
+  forbidden: ReadonlySet<string> = new Set<string>(),
+): Admission {
+  return { status: 'refused', errors, forbidden }
 }
 
 type Variables = Readonly<Record<string, unknown>>
-interface Refusal {
+interface Invalid {
   readonly errors: readonly GraphQLError[]
 }
 

@@ -5,7 +5,7 @@ import { CloseCode, handleProtocols, makeServer, MessageType, parseMessage } fro
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Logger } from '@gpu-service/tasks'
 import { type FormatError, refusal } from '../graphql/errors.ts'
-import type { Gate } from '../graphql/gate.ts'
+import type { Admit } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
 import type { Authenticator, Caller, Origin } from '../access/authenticator.ts'
 import type { Hold } from '../access/key-ring.ts'
@@ -14,7 +14,7 @@ import { originOf } from './caller.ts'
 
 export interface SocketOptions {
   readonly schema: GraphQLSchema
-  readonly gate: Gate
+  readonly admit: Admit<Caller>
   readonly operations: Operations
   readonly access: Access
   readonly authenticator: Authenticator
@@ -51,7 +51,7 @@ const OF_SERVERS: readonly MessageType[] = [MessageType.ConnectionAck, MessageTy
  * result is made for a subscription while its last one is not on its way.
  */
 export function serveSockets(server: Server, options: SocketOptions): Sockets {
-  const { schema, gate, operations, access, authenticator, formatError, logger } = options
+  const { schema, admit, operations, access, authenticator, formatError, logger } = options
   const { maxSockets, keepAliveMs } = options
   let closing = false
   // On its own, for the types know no `closeTimeout` yet.
@@ -81,7 +81,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       }
       const { caller, socket } = context.extra
       if (caller === null) throw new TypeError('An operation came before its socket was admitted.')
-      const admission = gate.admit({ query, operationName, variables }, caller.principal.role)
+      const admission = admit({ query, operationName, variables }, caller)
       if (admission.status === 'refused') return admission.errors
       const { document, operation } = admission
       const delivery = new Delivery(socket, id, operations.run(admission, variables, caller))

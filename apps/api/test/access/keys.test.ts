@@ -161,7 +161,7 @@ describe('keys', () => {
   describe('where a request comes', () => {
     const local: Origin = { address: '127.0.0.1', headers: { host: '127.0.0.1:4000' }, httpVersion: '1.1' }
     const authenticator = (required = false): Authenticator =>
-      createAuthenticator({ keys, required, clock: clock as unknown as Clock })
+      createAuthenticator({ onWrongKey: () => undefined, keys, required, clock: clock as unknown as Clock })
 
     test.each<[string, Origin]>([
       ['from loopback', local],

@@ -32,18 +32,19 @@ let ids: readonly string[]
 beforeAll(async () => {
   service = await TestService.start({
     runner: 'process',
-    env: { GPUS: 'simulated:2x1024', NODE_OPTIONS: `--import=${probe}` },
+    env: { GPUS: 'simulated:1x1024', SHUTDOWN: 'stop', NODE_OPTIONS: `--import=${probe}` },
     presets: {
       short: script(`${CONNECTED}; ${say('hello')}; ${FINISHED}`),
-      // Nothing is started for what is submitted here: there is no GPU of that name.
-      waiting: script(FINISHED, { gpus: { count: 1, names: ['none such'] } }),
-      session: script('sleep 60', { mode: 'session', gpus: { count: 1, names: ['none such'] } }),
+      // Nothing is started for what is submitted here while no GPU may be used.
+      waiting: script(FINISHED, { gpus: { count: 1 } }),
+      session: script('sleep 60', { mode: 'session', gpus: { count: 1 } }),
     },
   })
   paths = new ThreePaths(service.url)
   const { id } = await service.run('short')
-  const [gpu] = await service.gpus()
-  ids = [id, gpu?.id ?? '', 'test/short', 'test/waiting', 'test/session', 'test', '5', '1:abc', 'read']
+  const gpu = await service.gpu()
+  await service.query('mutation ($id: ID!) { drainGpu(id: $id) { __typename } }', { id: gpu.id })
+  ids = [id, gpu.id, 'test/short', 'test/waiting', 'test/session', 'test', '5', '1:abc', 'read']
 })
 afterAll(async () => {
   await paths[Symbol.asyncDispose]()

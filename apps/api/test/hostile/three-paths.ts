@@ -23,7 +23,7 @@ interface Result {
 export class ThreePaths implements AsyncDisposable {
   readonly #url: string
   readonly #headers: Readonly<Record<string, string>>
-  #socket: WebSocket | null = null
+  #socket: Promise<WebSocket> | null = null
   #nextId = 1
 
   constructor(url: string, key: string | null = null) {
@@ -57,7 +57,7 @@ export class ThreePaths implements AsyncDisposable {
 
   /** The same. A socket that is closed on it is told by its code, as `closed 4400`. */
   async overSocket(said: Said): Promise<Heard> {
-    const socket = (this.#socket ??= await this.#open())
+    const socket = await (this.#socket ??= this.#open())
     const id = String(this.#nextId++)
     return new Promise((resolve) => {
       const done = (verdict: Verdict, text: string, status: number): void => {
@@ -90,10 +90,10 @@ export class ThreePaths implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#socket === null) return
-    this.#socket.removeAllListeners('close')
-    this.#socket.close()
-    await once(this.#socket, 'close')
+    const socket = await this.#socket
+    if (socket === null) return
+    socket.close()
+    await once(socket, 'close')
   }
 
   #post(url: string, said: Said, accept: string): Promise<Response> {

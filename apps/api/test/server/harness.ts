@@ -261,6 +261,7 @@ export async function startWorld(
       return {}
     },
     authenticator: ANYBODY,
+    onForbidden: () => undefined,
     artifacts: { open: () => Promise.resolve(null) },
     exports: NOTHING_TO_EXPORT,
     health: () => Promise.resolve({ ready: true, checks: {} }),
