@@ -292,8 +292,9 @@ function createApp({ maxBodyBytes, headMs, requestMs }: ServerLimits): FastifyIn
     requestTimeout: requestMs,
     http: { headersTimeout: headMs, maxHeaderSize: MAX_HEADER_BYTES, connectionsCheckingInterval: LOOK_MS },
     // A path that cannot be decoded, or is too long, has no route, and so none of its hooks.
-    frameworkErrors: (error, _request, reply) =>
-      sendErrors(reply, clientStatusOf(error) ?? 400, [problem('BAD_REQUEST', 'The path is not one.')]),
+    frameworkErrors(error, _request, reply) {
+      void sendErrors(reply, clientStatusOf(error) ?? 400, [problem('BAD_REQUEST', 'The path is not one.')])
+    },
     // Idle connections are cut by whoever closes the app.
     forceCloseConnections: false,
     exposeHeadRoutes: false,
