@@ -27,7 +27,7 @@ async function main([folder, ...others]: readonly string[]): Promise<number> {
     return 0
   } catch (error) {
     const isTold = error instanceof BackupError || error instanceof StoreError
-    const text = isTold || !(error instanceof Error) ? String(error) : (error.stack ?? error.message)
+    const text = isTold ? error.message : error instanceof Error ? error.stack : String(error)
     process.stderr.write(`There is no backup. ${text}\n`)
     return 1
   }

@@ -1,4 +1,5 @@
-import { access, mkdir, open, rename, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { artifactsWithoutFile, copyArtifactFiles } from '@gpu-service/artifacts'
 import { copyDatabase } from '@gpu-service/task-store'
@@ -27,21 +28,18 @@ export async function backUp(
   config: Pick<Config, 'dataDir' | 'databaseFile'>,
   folder: string,
 ): Promise<Backup> {
-  if (await exists(folder))
+  if (existsSync(folder))
     throw new BackupError(`${folder} is there already: a backup needs a folder of its own.`)
   const source = artifactsFolderOf(config)
-  if (!(await exists(source)))
+  if (!existsSync(source))
     throw new BackupError(`${config.dataDir} is no data folder of a service: there is no ${source}.`)
   const draft = `${folder}${PARTIAL}`
   await mkdir(dirname(folder), { recursive: true })
-  try {
-    await mkdir(draft, { mode: 0o700 })
-  } catch (error) {
-    if (codeOf(error) !== 'EEXIST') throw error
+  const made = await mkdir(draft, { recursive: true, mode: 0o700 })
+  if (made === undefined)
     throw new BackupError(
       `${draft} is there: another backup is under way, or was broken off. Remove it then.`,
     )
-  }
   try {
     const target = artifactsFolderOf({ dataDir: draft })
     await mkdir(target, { mode: 0o700 })
@@ -69,15 +67,4 @@ const PARTIAL = '.partial'
 async function syncFolder(path: string): Promise<void> {
   await using folder = await open(path)
   await folder.sync()
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
-}
-
-function codeOf(error: unknown): string | null {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : null
 }

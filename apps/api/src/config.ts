@@ -331,14 +331,14 @@ function readFile(
   for (const [index, line] of readFileSync(file, 'utf8').split(/\r?\n/).entries()) {
     if (/^\s*(#|$)/.test(line)) continue
     const source = `${file}:${index + 1}`
-    const match = /^\s*([A-Z_]+)\s*=\s*(.*?)\s*$/.exec(line)
+    const match = /^([A-Z_]+)\s*=(.*)$/.exec(line.trim())
     const name = SETTING_NAMES.find((known) => known === match?.[1])
     if (match === null || name === undefined) {
       const expected = `KEY=value with one of ${SETTING_NAMES.join(', ')}`
       problems.push({ name: match?.[1] ?? 'a line', value: null, source, expected })
       continue
     }
-    const value = (match[2] ?? '').replace(/^(["'])(.*)\1$/, '$2')
+    const value = (match[2] ?? '').trim().replace(/^(["'])(.*)\1$/, '$2')
     if (value !== '') settings.set(name, { value, source })
   }
   return settings

@@ -12,7 +12,8 @@ export interface LogOptions {
 
 /**
  * The service's log: a JSON object per line with `level`, `time` (RFC 3339), `msg` and the fields that it was called with; an error belongs
- * in the field `err`, which is written with its stack and its causes. Every line is written before the call returns.
+ * in the field `err`, which is written with its stack and its causes. Every line is written before the call returns. Whatever words it holds,
+ * they stay in their place: none begins a line, and no terminal acts on one.
  */
 export function createLogger(options: LogOptions): PinoLogger {
   const stderr = { dest: 2, sync: true }
@@ -26,7 +27,26 @@ export function createLogger(options: LogOptions): PinoLogger {
         colorize: options.destination === undefined,
         translateTime: 'SYS:HH:MM:ss.l',
         ignore: 'pid,hostname',
+        messageFormat: (line, messageKey) => String(line[messageKey]).replaceAll('\n', '\\n'),
       })
     : (options.destination ?? destination(stderr))
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream)
+  const write = (line: string): void => {
+    stream.write(pretty ? asWritten(escaped(line)) : escaped(line))
+  }
+  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, { write })
+}
+
+/** JSON leaves them as they are: control characters beyond ASCII, other ends of lines, and what turns the direction of what is shown. */
+const UNSEEN = /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+
+/** The same JSON. */
+function escaped(line: string): string {
+  return line.replace(UNSEEN, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
+/** JSON whose texts hold the escapes themselves, but for the ends of their lines. */
+function asWritten(line: string): string {
+  return line.replace(/\\(\\|[bfr]|u[0-9a-f]{4})/g, (escape, what) =>
+    what === '\\' ? escape : `\\${escape}`,
+  )
 }

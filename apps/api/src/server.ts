@@ -6,7 +6,7 @@ import type { Logger } from '@gpu-service/tasks'
 import type { Authenticator, Caller } from './access/authenticator.ts'
 import { type Config, isLoopback } from './config.ts'
 import { createErrorFormat, limited } from './graphql/errors.ts'
-import { createGate } from './graphql/gate.ts'
+import { type Admission, createGate, type GateRequest } from './graphql/gate.ts'
 import { type ContextRequest, createOperations } from './graphql/operations.ts'
 import { createAccess, PREFLIGHT_HEADERS } from './http/access.ts'
 import { type Artifacts, serveArtifacts } from './http/artifacts.ts'
@@ -23,6 +23,8 @@ import { serveUploads } from './http/uploads.ts'
 import type { UploadIntake } from './uploads.ts'
 
 export interface ServerLimits {
+  /** How long a request's head may take to come. */
+  readonly headMs: number
   /** Of a request's body. */
   readonly maxBodyBytes: number
   /** How long a request's body may take; one that is read as it comes may take longer, but not be silent so long. */
@@ -45,6 +47,7 @@ export interface ServerLimits {
 
 /** Twice the largest input of a task, with room for the rest of its submission; WebSocket frames have less around it. */
 export const DEFAULT_SERVER_LIMITS: ServerLimits = {
+  headMs: 10_000,
   maxBodyBytes: 512 * 1024,
   bodyMs: 30_000,
   maxMessageBytes: 320 * 1024,
@@ -63,6 +66,8 @@ export interface ServerOptions {
   readonly sharedSubscriptions?: ReadonlySet<string>
   readonly createContext: (request: ContextRequest) => object
   readonly authenticator: Authenticator
+  /** Told of mutations that were refused because of who asked. */
+  readonly onForbidden: (mutations: ReadonlySet<string>, caller: Caller) => void
   /** Path of a socket at which the same is served to whoever may open it, as the local admin. */
   readonly localSocket?: string
   readonly artifacts: Artifacts
@@ -86,7 +91,8 @@ export interface Server extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-const HEADERS_TIMEOUT_MS = 10_000
+/** How often it is looked for requests that take too long to come. */
+const LOOK_MS = 1_000
 const MAX_HEADER_BYTES = 16 * 1024
 const MAX_CONNECTIONS = 16_384
 /** How long WebSocket clients may take to hang up. */
@@ -106,6 +112,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits }
   const introspection = options.introspection ?? isLoopback(host)
   const gate = createGate({ schema, introspection })
+  function admit(request: GateRequest, caller: Caller): Admission {
+    const admission = gate.admit(request, caller.principal.role)
+    if (admission.status === 'refused' && admission.forbidden.size > 0)
+      options.onForbidden(admission.forbidden, caller)
+    return admission
+  }
   const formatError = createErrorFormat(logger)
   const access = createAccess(config)
   const operations = createOperations({
@@ -131,7 +143,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
   await apollo.start()
 
-  const app = createApp(limits.maxBodyBytes)
+  const app = createApp(limits)
   const cutIdle = watchIdleConnections(app.server)
   let localSocket: LocalSocket | null = null
   let stopped: Promise<void> | null = null
@@ -142,7 +154,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       'cache-control': 'no-store',
       ...access.corsHeaders(request.headers),
     })
-    const reason = access.refusalOf(request.headers)
+    const reason = access.refusalOf(request.raw)
     if (reason !== null) return sendErrors(reply, 403, [problem('FORBIDDEN', reason)])
     if (request.method === 'OPTIONS' && request.headers.origin !== undefined) {
       return reply.code(204).headers(PREFLIGHT_HEADERS).send()
@@ -201,7 +213,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       if (typeof parsed === 'string') {
         return sendErrors(reply, isJson(request) ? 400 : 415, [problem('BAD_REQUEST', parsed)])
       }
-      const admission = gate.admit(parsed, callerOf(request).principal.role)
+      const admission = admit(parsed, callerOf(request))
       if (admission.status === 'refused')
         return sendErrors(reply, statusOf(admission.errors), admission.errors.map(formatError))
       if (admission.operation.operation === OperationTypeNode.SUBSCRIPTION) {
@@ -211,14 +223,14 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       return execute.call(app, request, reply)
     },
   })
-  const streams = serveEventStreams(app, { gate, operations, formatError, ...limits })
+  const streams = serveEventStreams(app, { admit, operations, formatError, ...limits })
   serveArtifacts(app, options.artifacts)
   serveUploads(app, { intake: options.uploads, stallMs: limits.bodyMs })
   serveExports(app, options.exports)
   serveHealth(app, options.health)
   const sockets = serveSockets(app.server, {
     schema,
-    gate,
+    admit,
     operations,
     access,
     authenticator,
@@ -288,12 +300,16 @@ function statusOf([first]: readonly GraphQLError[]): number {
   return first?.extensions['code'] === 'FORBIDDEN' ? 403 : 400
 }
 
-function createApp(bodyLimit: number): FastifyInstance {
+function createApp({ maxBodyBytes, headMs }: ServerLimits): FastifyInstance {
   const app = fastify({
-    bodyLimit,
+    bodyLimit: maxBodyBytes,
     // There are limits of our own for the time that bodies may take.
     requestTimeout: 0,
-    http: { headersTimeout: HEADERS_TIMEOUT_MS, maxHeaderSize: MAX_HEADER_BYTES },
+    http: { headersTimeout: headMs, maxHeaderSize: MAX_HEADER_BYTES, connectionsCheckingInterval: LOOK_MS },
+    // A path that cannot be decoded, or is too long, has no route, and so none of its hooks.
+    frameworkErrors(error, _request, reply) {
+      void sendErrors(reply, clientStatusOf(error) ?? 400, [problem('BAD_REQUEST', 'The path is not one.')])
+    },
     // Idle connections are cut by whoever closes the app.
     forceCloseConnections: false,
     exposeHeadRoutes: false,

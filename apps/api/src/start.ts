@@ -22,11 +22,13 @@ import {
 } from '@gpu-service/tasks'
 import { v7 as uuidv7 } from 'uuid'
 import packageJson from '../package.json' with { type: 'json' }
-import { createAuthenticator } from './access/authenticator.ts'
+import { type Caller, createAuthenticator } from './access/authenticator.ts'
 import { firstKeyOf } from './access/first-key.ts'
 import { openKeyRing } from './access/key-ring.ts'
 import { createMeters } from './access/meters.ts'
+import { createRefusalLog, unknownActor } from './access/refusal-log.ts'
 import { artifactsFolderOf, databaseFileOf, type Config } from './config.ts'
+import { actionOf } from './graphql/audited.ts'
 import type { Context } from './graphql/context.ts'
 import type { ContextRequest } from './graphql/operations.ts'
 import { resolvers } from './graphql/resolvers.ts'
@@ -188,6 +190,20 @@ async function start(
     ...{ dispatcher, store: ports.store, presets, gpus, service, keys, meters },
     ...{ principal, meter, actor: actorOf(principal, address), signal },
   })
+  const refusals = own(createRefusalLog(ports.store, logger))
+  const authenticator = createAuthenticator({
+    ...{ keys, meters },
+    required: config.auth === 'required',
+    clock: systemClock,
+    onWrongKey(address) {
+      const actor = unknownActor(address)
+      refusals.note({ actor, action: 'key.use', target: 'key', result: 'UNAUTHENTICATED' })
+    },
+  })
+  function onForbidden(mutations: ReadonlySet<string>, { principal, address }: Caller): void {
+    for (const mutation of mutations)
+      refusals.note({ actor: actorOf(principal, address), ...actionOf(mutation), result: 'FORBIDDEN' })
+  }
   let stopping = false
   const server = own(
     await startServer({
@@ -197,11 +213,7 @@ async function start(
       sharedSubscriptions: new Set(['taskEvents']),
       createContext,
       localSocket: join(dataDir, LOCAL_SOCKET),
-      authenticator: createAuthenticator({
-        ...{ keys, meters },
-        required: config.auth === 'required',
-        clock: systemClock,
-      }),
+      ...{ authenticator, onForbidden },
       artifacts: {
         async open(id, principal) {
           const row = await store.artifact(id as ArtifactId)

@@ -42,3 +42,21 @@ test('writes for a person where it is told to', () => {
   )
   expect(text()).toMatch(/INFO: A task has ended\.\n {4}taskId: "t1"/)
 })
+
+test('lets nobody whose words it holds write lines of its own, or change what a terminal shows', () => {
+  for (const pretty of [true, false]) {
+    const { stream, text } = capture()
+    const log = createLogger({ level: 'info', destination: stream, pretty })
+    const words =
+      'a\u001b[2J\u001b]0;x\u0007\r\b\u007f\u009b1m\u2028\u202e\n[00:00:00.000] INFO: forged \\\\u001b'
+    log.info({ label: words, in: { [words]: [words] } }, words)
+    log.error({ err: new Error(words, { cause: new Error(words) }) }, 'It broke.')
+    expect(text()).toContain('forged')
+    expect(text()).not.toMatch(/[^\n\P{Cc}]|[\u2028\u202e]/u)
+    expect(
+      text()
+        .split('\n')
+        .filter((line) => line.startsWith('[00:00:00.000] INFO: forged')),
+    ).toEqual([])
+  }
+})

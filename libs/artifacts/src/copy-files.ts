@@ -1,4 +1,5 @@
-import { access, open, opendir } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { open, opendir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { codeOf, linkOrCopy } from './link-or-copy.ts'
 import { PARTIAL } from './partial.ts'
@@ -9,7 +10,7 @@ import { PARTIAL } from './partial.ts'
  */
 export async function copyArtifactFiles(from: string, to: string): Promise<void> {
   for await (const { name } of await opendir(from)) {
-    if (name.endsWith(PARTIAL) || (await exists(join(to, name)))) continue
+    if (name.endsWith(PARTIAL) || existsSync(join(to, name))) continue
     try {
       await linkOrCopy(join(from, name), join(to, name))
     } catch (error) {
@@ -18,11 +19,4 @@ export async function copyArtifactFiles(from: string, to: string): Promise<void>
   }
   await using folder = await open(to)
   await folder.sync()
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
 }

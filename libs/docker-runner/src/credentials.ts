@@ -149,8 +149,10 @@ function userIn(auth: string, registry: string): [string, string] {
   const colonAt = text.indexOf(':')
   if (colonAt < 1)
     throw new FileProblem(`\`auth\` of its entry for ${registry} is not user:password in base64`)
+  let end = text.length
   // Docker does so too: some tools have filled up the password.
-  return [text.slice(0, colonAt), text.slice(colonAt + 1).replace(/\0+$/, '')]
+  while (text[end - 1] === '\0') end--
+  return [text.slice(0, colonAt), text.slice(colonAt + 1, end)]
 }
 
 function codeOf(error: unknown): string {

@@ -19,7 +19,7 @@ const CUES: readonly { readonly cue: RegExp; readonly code: StartFailure['code']
       hint: 'Install the NVIDIA container toolkit on the host and restart Docker, then try: docker run --rm --gpus all <image> nvidia-smi',
     },
     {
-      cue: /exec: .*(executable file not found|no such file or directory|permission denied)|no command specified/i,
+      cue: /exec: .{0,1000}(executable file not found|no such file or directory|permission denied)|no command specified/i,
       code: 'COMMAND_NOT_FOUND',
       hint: "Check the preset's `command` against the programs in the image.",
     },

@@ -10,6 +10,7 @@ import { keyPath, quoted } from './report.ts'
 import type { Report } from './report.ts'
 import { complain, mismatch } from './shape.ts'
 import type { Place, Shape } from './shape.ts'
+import { within } from './time-limit.ts'
 import type { Tree } from './yaml-tree.ts'
 
 /** A task's input that fits, defaults filled in, or what is wrong with it. */
@@ -22,7 +23,7 @@ export interface InputSchema {
   readonly schema: JsonObject
   /**
    * Checks a copy of the input. `null` counts as absent and is checked as `{}`, so that defaults apply and missing members are named.
-   * Numbers and texts are not converted into each other. At most 20 issues.
+   * Numbers and texts are not converted into each other. At most 20 issues. An input that takes too long to check is not valid.
    */
   check(input: JsonValue): InputCheck
 }
@@ -33,6 +34,12 @@ const MAX_INPUT_ISSUES = 20
 /** Only inputs up to this size are searched for every issue: a large one can have very many, each with its own text. */
 const MAX_THOROUGH_BYTES = 16_384
 const MAX_SCHEMA_VALUES = 5_000
+/** Nothing else is done meanwhile. Most take a thousandth of it. */
+const MAX_CHECK_MS = 100
+const OVERDUE: InputCheck = {
+  status: 'invalid',
+  issues: [{ path: '', message: 'takes too long to check against the patterns of its schema' }],
+}
 
 const DRAFTS: Readonly<Record<string, Draft>> = {
   'https://json-schema.org/draft/2020-12/schema': '2020-12',
@@ -175,11 +182,16 @@ function compile(schema: JsonObject, draft: Draft): InputSchema {
       const bytes = boundedSize(input)
       if (typeof bytes === 'string') return { status: 'invalid', issues: [{ path: '', message: bytes }] }
       const copy = structuredClone(input ?? {})
-      if (quick(copy)) return { status: 'valid', input: copy }
-      if (bytes > MAX_THOROUGH_BYTES) return { status: 'invalid', issues: issuesOf(quick.errors) }
-      thorough ??= validatorOf({ allErrors: true, verbose: true })
-      thorough(structuredClone(input ?? {}))
-      return { status: 'invalid', issues: issuesOf(thorough.errors) }
+      const first = within(MAX_CHECK_MS, () => ({ isValid: quick(copy), errors: quick.errors }))
+      if (first === null) return OVERDUE
+      if (first.isValid) return { status: 'valid', input: copy }
+      if (bytes > MAX_THOROUGH_BYTES) return { status: 'invalid', issues: issuesOf(first.errors) }
+      const every = (thorough ??= validatorOf({ allErrors: true, verbose: true }))
+      const second = within(MAX_CHECK_MS, () => {
+        every(structuredClone(input ?? {}))
+        return { errors: every.errors }
+      })
+      return second === null ? OVERDUE : { status: 'invalid', issues: issuesOf(second.errors) }
     },
   }
 }

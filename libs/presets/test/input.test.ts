@@ -24,6 +24,28 @@ async function check(keys: string, input: JsonValue): Promise<JsonValue | readon
 }
 
 describe('the input of a task', () => {
+  it.each([
+    ['a text', 'input: {properties: {a: {pattern: "^(a+)+$"}}}', { a: `${'a'.repeat(50)}!` }],
+    [
+      'a choice that overlaps',
+      'input: {properties: {a: {pattern: "^(a|a)*$"}}}',
+      { a: `${'a'.repeat(50)}!` },
+    ],
+    ['a long text', 'input: {properties: {a: {pattern: "a*a*a*a*b"}}}', { a: 'a'.repeat(200_000) }],
+    ['a name', 'input: {patternProperties: {"^(a+)+$": {}}}', { [`${'a'.repeat(50)}!`]: 1 }],
+    ['all names', 'input: {propertyNames: {pattern: "^(a+)+$"}}', { [`${'a'.repeat(50)}!`]: 1 }],
+    ['what is looked for in a list', 'input: {contains: {pattern: "^(a+)+$"}}', [`${'a'.repeat(50)}!`]],
+  ])(
+    'is refused where %s was made against a pattern, and nobody waits for long',
+    async (_what, keys, input) => {
+      const before = process.cpuUsage()
+      expect(await check(keys, input)).toEqual([
+        { path: '', message: 'takes too long to check against the patterns of its schema' },
+      ])
+      expect(process.cpuUsage(before).user).toBeLessThan(1_000_000)
+    },
+  )
+
   it('gets the defaults of the schema, in a copy', async () => {
     const input = { prompt: 'a cat', sampler: {} }
     expect(await check(SCHEMA, input)).toEqual({

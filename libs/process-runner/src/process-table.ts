@@ -127,7 +127,7 @@ async function psRow(pid: number): Promise<{ state: string; start: string } | nu
     const { stdout } = await run('ps', ['-o', 'stat=,lstart=', '-p', String(pid)], {
       env: { PATH: process.env['PATH'], LC_ALL: 'C' },
     })
-    const [, state, start] = /^\s*(\S+)\s+(.*\S)\s*$/.exec(stdout) ?? []
+    const [, state, start] = /^(\S+)\s+(.+)$/.exec(stdout.trim()) ?? []
     return state && start ? { state, start } : null
   } catch {
     return null

@@ -126,7 +126,7 @@ function argumentOf(node: Node): string {
 }
 
 function withTag(image: string): string {
-  return /[:@][^/]*$/.test(image) ? image : `${image}:latest`
+  return /[:@]/.test(image.slice(image.lastIndexOf('/') + 1)) ? image : `${image}:latest`
 }
 
 function isPackageFolder(name: string): boolean {

@@ -88,7 +88,7 @@ export function searchWords(row: Searched): ReadonlySet<string> {
     ...wordsOf(presetId),
   ])
   // What is not to be kept must not be here either: a word that is removed stays in the index's file until its segment is merged.
-  if (row.privacy !== 'full') return [...words]
+  if (row.privacy !== 'full') return words
   for (const word of wordsOf(textOf(JSON.parse(row.input) as JsonValue))) words.add(word)
   // Before that an attempt's output may yet be replaced by the next one's.
   if (isFinal(status))

@@ -2,8 +2,11 @@ import type { TextMap } from './json.ts'
 
 /** Who did something, as the audit log keeps it. */
 export interface Actor {
-  /** `local`, `key` and `token` as of a `Principal`; `service`: nobody asked, the service did it by its rules. */
-  readonly kind: 'local' | 'key' | 'token' | 'service'
+  /**
+   * `local`, `key` and `token` as of a `Principal`; `unknown`: somebody who has shown none that is valid; `service`: nobody asked, the service
+   * did it by its rules.
+   */
+  readonly kind: 'local' | 'key' | 'token' | 'unknown' | 'service'
   /** Of the key or the token; `null`: of neither. */
   readonly id: string | null
   /** For people. */

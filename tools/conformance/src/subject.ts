@@ -40,6 +40,7 @@ export function specOf(subject: Subject, mode: WorkerMode, env: TextMap, concurr
     modelPath: null,
     gpus: { count: 0, share: 'exclusive', memoryMb: null, ids: null, names: null },
     limits: { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 },
+    output: { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 },
     network: 'none',
     volumes: [],
     relax: { user: null, writableRoot: false, capabilities: [] },

@@ -49,8 +49,10 @@ export function createAuthenticator(options: {
   readonly meters: Meters
   readonly required: boolean
   readonly clock: Clock
+  /** Told of each key that is not valid, or is so no more. */
+  readonly onWrongKey: (address: string) => void
 }): Authenticator {
-  const { keys, meters, required, clock } = options
+  const { keys, meters, required, clock, onWrongKey } = options
   const failures = new Map<string, { readonly since: number; count: number }>()
 
   /** Notes a wrong key; gives how long the address has to wait, in milliseconds; 0: it has not shown too many. */
@@ -78,6 +80,7 @@ export function createAuthenticator(options: {
         const text = credential.replace(/^Bearer +/i, '').trim()
         const bearer = keys.find(text, address)
         if (bearer !== null) return known(bearer, address)
+        onWrongKey(address)
         const waitMs = fail(address)
         if (waitMs === 0) return { status: 'unknown', message: WRONG }
         const retryAfterSeconds = Math.ceil(waitMs / 1_000)

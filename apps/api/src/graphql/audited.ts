@@ -47,6 +47,15 @@ const TELLINGS: { readonly [M in Exclude<keyof MutationResolvers, '__isTypeOf'>]
   reloadPresets: { action: 'presets.reload', target: () => ({ kind: 'presets', id: null }), done: 'here' },
 }
 
+/** A mutation by its name, as the audit log tells of one whose arguments nobody has looked at. */
+export function actionOf(mutation: string): {
+  readonly action: string
+  readonly target: AuditTarget['kind']
+} {
+  const { action, target } = TELLINGS[mutation as keyof typeof TELLINGS]
+  return { action, target: target({}).kind }
+}
+
 type Resolve = (parent: unknown, args: Args, context: Context, info: unknown) => unknown
 
 /**

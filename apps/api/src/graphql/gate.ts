@@ -63,7 +63,17 @@ export interface Admitted {
   readonly shareKey: string | null
 }
 
-export type Admission = Admitted | { readonly status: 'refused'; readonly errors: readonly GraphQLError[] }
+export interface Refused {
+  readonly status: 'refused'
+  readonly errors: readonly GraphQLError[]
+  /** The mutations that who asks may not ask for; empty where it is not that. */
+  readonly forbidden: ReadonlySet<string>
+}
+
+export type Admission = Admitted | Refused
+
+/** The gate as transports pass it. */
+export type Admit<C> = (request: GateRequest, caller: C) => Admission
 
 /** What every operation passes before anything of it runs, on whichever transport it comes. */
 export interface Gate {
@@ -105,7 +115,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
       const { need } = known
       if (!isAtLeast(role, need.role)) {
         const message = `${need.field} needs the role ${need.role.toUpperCase()}; this is ${role.toUpperCase()}.`
-        return refused([refusal('FORBIDDEN', message)])
+        return refused([refusal('FORBIDDEN', message)], need.mutations)
       }
       const operation = getOperationAST(known.document, operationName)
       if (!operation) {
@@ -124,7 +134,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
     },
   }
 
-  function checkSafely(query: string, variables: Variables): KnownDocument | Refusal {
+  function checkSafely(query: string, variables: Variables): KnownDocument | Invalid {
     try {
       return check(query, variables)
     } catch (error) {
@@ -137,7 +147,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
   }
 
   /** @throws GraphQLError where the text is no GraphQL. */
-  function check(query: string, variables: Variables): KnownDocument | Refusal {
+  function check(query: string, variables: Variables): KnownDocument | Invalid {
     const document = parse(query, { maxTokens: limits.tokens })
     const operations = document.definitions.filter(({ kind }) => kind === Kind.OPERATION_DEFINITION).length
     if (operations > limits.operations)
@@ -161,7 +171,7 @@ export function createGate({ schema, introspection, limits = DEFAULT_LIMITS }: G
     error: GraphQLError,
     code: 'GRAPHQL_PARSE_FAILED' | 'GRAPHQL_VALIDATION_FAILED',
   ): GraphQLError {
-    const message = introspection ? error.message : error.message.replace(/ Did you mean .*\?$/s, '')
+    const message = introspection ? error.message : withoutHint(error.message)
     return new GraphQLError(message, {
       nodes: error.nodes ?? null,
       source: error.source ?? null,
@@ -180,17 +190,26 @@ const COUNTED = [
   ['cost', 'values in its answer, by estimate'],
 ] as const satisfies readonly (readonly [keyof Budget, string])[]
 
+/** Without the names that the library suggests. */
+function withoutHint(message: string): string {
+  const at = message.indexOf(' Did you mean ')
+  return at === -1 || !message.endsWith('?') ? message : message.slice(0, at)
+}
+
 function tooMuch(noun: string, count: number, limit: number): GraphQLError {
   const asked = Number.isFinite(count) ? `asks for ${count} ${noun}` : `asks for too many ${noun}`
   return refusal('QUERY_TOO_COMPLEX', `The query ${asked}; at most ${limit} are allowed.`)
 }
 
-function refused(errors: readonly GraphQLError[]): Admission {
-  return { status: 'refused', errors }
+function refused(
+  errors: readonly GraphQLError[],
+  forbidden: ReadonlySet<string> = new Set<string>(),
+): Admission {
+  return { status: 'refused', errors, forbidden }
 }
 
 type Variables = Readonly<Record<string, unknown>>
-interface Refusal {
+interface Invalid {
   readonly errors: readonly GraphQLError[]
 }
 

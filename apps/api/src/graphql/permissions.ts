@@ -16,24 +16,29 @@ export interface Need {
   readonly role: Role
   /** A field that needs so much, as `Type.field`. */
   readonly field: string
+  /** The mutations among its fields. */
+  readonly mutations: ReadonlySet<string>
 }
 
 /** What may be asked is decided by the text of a document, before anything of it runs; which of the tasks are shown, by resolvers. */
 export function needOf(schema: GraphQLSchema, document: DocumentNode): Need {
   const types = new TypeInfo(schema)
-  let most: Need = { role: 'read', field: 'Query' }
+  const mutations = new Set<string>()
+  let most: Omit<Need, 'mutations'> = { role: 'read', field: 'Query' }
   visit(
     document,
     visitWithTypeInfo(types, {
       Field() {
         const [field, parent] = [types.getFieldDef(), types.getParentType()]
         if (field == null || parent == null) return
-        const role = roleNeeded(field, parent === schema.getMutationType())
+        const isMutation = parent === schema.getMutationType()
+        if (isMutation) mutations.add(field.name)
+        const role = roleNeeded(field, isMutation)
         if (!isAtLeast(most.role, role)) most = { role, field: `${parent.name}.${field.name}` }
       },
     }),
   )
-  return most
+  return { ...most, mutations }
 }
 
 /** By the schema's directive `@needs`; a mutation that does not say anything needs the most. */

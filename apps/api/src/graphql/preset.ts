@@ -3,6 +3,7 @@ import {
   mayUse,
   relaxationsOf,
   type Preset as DomainPreset,
+  type Principal,
   type WorkerFacts,
 } from '@gpu-service/tasks'
 import type { Context } from './context.ts'
@@ -10,8 +11,8 @@ import type { MutationResolvers, PresetResolvers, QueryResolvers } from './gener
 
 export const presetQueries = {
   presets: (_parent, _args, { presets, principal }) =>
-    presets.presets().filter(({ id }) => mayUse(principal, id)),
-  preset: (_parent, { id }, { presets, principal }) => (mayUse(principal, id) ? presets.preset(id) : null),
+    presets.presets().filter(({ id }) => isShown(id, principal)),
+  preset: (_parent, { id }, { presets, principal }) => (isShown(id, principal) ? presets.preset(id) : null),
 } satisfies QueryResolvers
 
 export const presetMutations = {
@@ -58,6 +59,11 @@ export const Preset = {
   retry: ({ spec }) => spec.retry,
   session: ({ spec }) => spec.session,
 } satisfies PresetResolvers
+
+/** Who may see one task has no use for what others are started with. */
+function isShown(id: string, principal: Principal): boolean {
+  return principal.taskId === null && mayUse(principal, id)
+}
 
 function factsOf(preset: DomainPreset, { dispatcher }: Context): WorkerFacts {
   return dispatcher.factsOfPreset(preset)

@@ -23,6 +23,7 @@ const MAX_INPUTS = 100
 
 export const submissionQueries = {
   async dryRun(_parent, { input }, { dispatcher, principal }) {
+    forbidSubmitting(principal)
     const hidden = hiddenAmong([input], principal)
     if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
     const parsed = parseSubmission(input, principal)
@@ -36,6 +37,7 @@ export const submissionQueries = {
 
 export const taskMutations = {
   async submitTask(_parent, { input }, { dispatcher, principal, meter, actor }) {
+    forbidSubmitting(principal)
     const hidden = hiddenAmong([input], principal)
     if (hidden !== null) return unknownPresetProblem(input.presetId, hiddenPresetText(input.presetId))
     const parsed = parseSubmission(input, principal)
@@ -48,6 +50,7 @@ export const taskMutations = {
     if (inputs.length < 1 || inputs.length > MAX_INPUTS) {
       throw refusal('BAD_USER_INPUT', `inputs must hold 1 to ${MAX_INPUTS} tasks, not ${inputs.length}.`)
     }
+    forbidSubmitting(principal)
     const hidden = hiddenAmong(inputs, principal)
     if (hidden !== null) {
       const { presetId } = hidden
@@ -99,7 +102,6 @@ export const taskMutations = {
 
 /** The first of them whose preset is not told to who asks. */
 function hiddenAmong(inputs: readonly SubmitTaskInput[], principal: Principal): SubmitTaskInput | null {
-  forbidSubmitting(principal)
   return inputs.find(({ presetId }) => !mayUse(principal, presetId)) ?? null
 }
 

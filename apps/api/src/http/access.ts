@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 
 export interface AccessOptions {
   /** Origins from which browsers may call, each as `scheme://host[:port]`. */
@@ -7,10 +7,10 @@ export interface AccessOptions {
   readonly allowedHosts: readonly string[]
 }
 
-/** Decides by its headers whether a request is served, the same for HTTP requests, event streams and WebSockets. */
+/** Decides by its head whether a request is served, the same for HTTP requests, event streams and WebSockets. */
 export interface Access {
   /** Why the request is not served; `null`: it is. */
-  refusalOf(headers: IncomingHttpHeaders): string | null
+  refusalOf(request: Pick<IncomingMessage, 'url' | 'headers' | 'rawHeaders'>): string | null
   /** What a browser must be told so that a page of the request's origin may read the answer; empty where no browser asks. */
   corsHeaders(headers: IncomingHttpHeaders): Readonly<Record<string, string>>
 }
@@ -25,8 +25,10 @@ export function createAccess({ allowedOrigins, allowedHosts }: AccessOptions): A
   const origins = new Set(allowedOrigins)
   const hosts = new Set([...LOOPBACK_HOSTS, ...allowedHosts])
   return {
-    refusalOf({ host, origin }) {
-      if (host === undefined || !hosts.has(nameOf(host))) {
+    refusalOf(request) {
+      const { origin } = request.headers
+      const named = hostsOf(request)
+      if (named.length === 0 || !named.every((host) => hosts.has(nameOf(host)))) {
         return 'This host name is not served; ALLOWED_HOSTS lists those that are.'
       }
       if (origin !== undefined && !origins.has(origin)) {
@@ -52,6 +54,13 @@ export const PREFLIGHT_HEADERS = {
 /** Whether a Host header names this machine as only programs on it do. */
 export function isLoopbackName(host: string | undefined): boolean {
   return host !== undefined && LOOPBACK_HOSTS.includes(nameOf(host))
+}
+
+/** All that a request names as the host: whoever stands between may have gone by another one of them. */
+function hostsOf({ url = '', rawHeaders }: Pick<IncomingMessage, 'url' | 'rawHeaders'>): readonly string[] {
+  const ofTarget = /^[a-z][a-z\d+.-]*:\/\/([^/?#]*)/i.exec(url)?.[1]
+  const ofHeaders = rawHeaders.filter((_, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === 'host')
+  return ofTarget === undefined ? ofHeaders : [ofTarget, ...ofHeaders]
 }
 
 /** A Host header without its port, lower case. */

@@ -2,14 +2,14 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { OperationTypeNode } from 'graphql'
 import { type FormatError, limited, refusal } from '../graphql/errors.ts'
-import type { Gate, GateRequest } from '../graphql/gate.ts'
+import type { Admit, GateRequest } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
 import type { Caller } from '../access/authenticator.ts'
 import { callerOf } from './caller.ts'
 import { parseGraphqlRequest, sendErrors } from './graphql-request.ts'
 
 export interface EventStreamOptions {
-  readonly gate: Gate
+  readonly admit: Admit<Caller>
   readonly operations: Operations
   readonly formatError: FormatError
   /** The most streams at a time. */
@@ -35,7 +35,7 @@ interface Admitted {
  * the last one is not on its way.
  */
 export function serveEventStreams(app: FastifyInstance, options: EventStreamOptions): EventStreams {
-  const { gate, operations, formatError, maxStreams, keepAliveMs } = options
+  const { admit, operations, formatError, maxStreams, keepAliveMs } = options
   const streams = new Set<ServerResponse>()
 
   app.route({ method: ['GET', 'POST'], url: '/graphql/stream', handler: serve })
@@ -74,7 +74,7 @@ export function serveEventStreams(app: FastifyInstance, options: EventStreamOpti
     method: string,
     caller: Caller,
   ): Admitted | { readonly refused: readonly unknown[] } {
-    const admission = gate.admit(parsed, caller.principal.role)
+    const admission = admit(parsed, caller)
     if (admission.status === 'refused') return { refused: admission.errors }
     if (method === 'GET' && admission.operation.operation === OperationTypeNode.MUTATION) {
       return { refused: [refusal('BAD_REQUEST', 'A mutation needs a POST.')] }

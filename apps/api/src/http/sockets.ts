@@ -1,11 +1,11 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type ExecutionArgs, type ExecutionResult, type GraphQLSchema, OperationTypeNode } from 'graphql'
-import { CloseCode, handleProtocols, makeServer, MessageType } from 'graphql-ws'
+import { CloseCode, handleProtocols, makeServer, MessageType, parseMessage } from 'graphql-ws'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Logger } from '@gpu-service/tasks'
 import { type FormatError, limited, refusal } from '../graphql/errors.ts'
-import type { Gate } from '../graphql/gate.ts'
+import type { Admit } from '../graphql/gate.ts'
 import type { Operations, Results } from '../graphql/operations.ts'
 import type { Authenticator, Caller, Origin } from '../access/authenticator.ts'
 import type { Hold } from '../access/key-ring.ts'
@@ -14,7 +14,7 @@ import { originOf } from './caller.ts'
 
 export interface SocketOptions {
   readonly schema: GraphQLSchema
-  readonly gate: Gate
+  readonly admit: Admit<Caller>
   readonly operations: Operations
   readonly access: Access
   readonly authenticator: Authenticator
@@ -42,20 +42,29 @@ const TRY_AGAIN_LATER = 1013
 /** A client that has this much waiting for it is not listened to until it has read. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 
+/** How long a client that is told to go may take to hang up; until then it has its place among the sockets. */
+const HANG_UP_MS = 2_000
+
+/** Messages that go one way only, and not to a server. */
+const OF_SERVERS: readonly MessageType[] = [MessageType.ConnectionAck, MessageType.Next, MessageType.Error]
+
 /**
  * Serves operations over WebSockets at `/graphql`, by the protocol graphql-transport-ws. A client that reads slowly is waited for: no
  * result is made for a subscription while its last one is not on its way.
  */
 export function serveSockets(server: Server, options: SocketOptions): Sockets {
-  const { schema, gate, operations, access, authenticator, formatError, logger } = options
+  const { schema, admit, operations, access, authenticator, formatError, logger } = options
   const { maxSockets, keepAliveMs } = options
   let closing = false
-  const sockets = new WebSocketServer({
+  // On its own, for the types know no `closeTimeout` yet.
+  const socketOptions = {
     noServer: true,
     maxPayload: options.maxMessageBytes,
     perMessageDeflate: false,
+    closeTimeout: HANG_UP_MS,
     handleProtocols,
-  })
+  }
+  const sockets = new WebSocketServer(socketOptions)
   const protocol = makeServer<Record<string, unknown> | undefined, Connection>({
     connectionInitWaitTimeout: options.initTimeoutMs,
     onConnect({ connectionParams, extra }) {
@@ -77,7 +86,7 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
       if (caller === null) throw new TypeError('An operation came before its socket was admitted.')
       const reached = caller.meter.request()
       if (reached !== null) return [limited(reached)]
-      const admission = gate.admit({ query, operationName, variables }, caller.principal.role)
+      const admission = admit({ query, operationName, variables }, caller)
       if (admission.status === 'refused') return admission.errors
       const { document, operation } = admission
       const place =
@@ -106,10 +115,11 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
     })
   })
 
-  function refusalOf({ url, headers }: IncomingMessage): [status: string, reason: string] | null {
-    const reason = access.refusalOf(headers)
+  function refusalOf(request: IncomingMessage): [status: string, reason: string] | null {
+    const reason = access.refusalOf(request)
     if (reason !== null) return ['403 Forbidden', reason]
-    if (url?.split('?', 1)[0] !== '/graphql') return ['404 Not Found', 'WebSockets are served at /graphql.']
+    if (request.url?.split('?', 1)[0] !== '/graphql')
+      return ['404 Not Found', 'WebSockets are served at /graphql.']
     if (closing) return ['503 Service Unavailable', 'The service is stopping.']
     return sockets.clients.size >= maxSockets
       ? ['503 Service Unavailable', 'There are too many sockets.']
@@ -134,7 +144,13 @@ export function serveSockets(server: Server, options: SocketOptions): Sockets {
               socket.close(CloseCode.BadRequest, 'Invalid message received')
               return
             }
-            listener(data.toString()).catch(fail)
+            const text = data.toString()
+            listener(text).catch((error: unknown) => {
+              // The library throws for it as for its own faults; anybody may send it.
+              if (OF_SERVERS.includes(parseMessage(text).type))
+                socket.close(CloseCode.BadRequest, 'Invalid message received')
+              else fail(error)
+            })
           })
         },
       },

@@ -189,6 +189,7 @@ describe('keys', () => {
     const authenticator = (required = false): Authenticator =>
       createAuthenticator({
         keys,
+        onWrongKey: () => undefined,
         meters: createMeters(keys.limitsOf, clock as unknown as Clock),
         required,
         clock: clock as unknown as Clock,

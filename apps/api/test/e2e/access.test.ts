@@ -2,103 +2,13 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { createClient, type Client } from 'graphql-ws'
-import {
-  buildSchema,
-  getNamedType,
-  isEnumType,
-  isInputObjectType,
-  isInterfaceType,
-  isObjectType,
-  isLeafType,
-  isNonNullType,
-  isListType,
-  type GraphQLField,
-  type GraphQLInputType,
-} from 'graphql'
-import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import WebSocket from 'ws'
 import { CONNECTED, FINISHED, script } from './scripts.ts'
 import { TestService } from './service.ts'
 
 const root = join(import.meta.dirname, '../../../..')
-const schema = buildSchema(readFileSync(join(root, 'apps/api/src/graphql/schema.graphql'), 'utf8'))
 const ROLES = ['READ', 'SUBMIT', 'OPERATE', 'ADMIN'] as const
-type Role = (typeof ROLES)[number]
-
-/** What needs more than to be let in at all, as it is meant. */
-const NEEDS: Readonly<Record<string, Role>> = {
-  'Query.dryRun': 'SUBMIT',
-  'Query.workers': 'OPERATE',
-  'Query.worker': 'OPERATE',
-  'Query.apiKeys': 'ADMIN',
-  'Query.auditLog': 'ADMIN',
-  'Query.auditVerification': 'ADMIN',
-  'Mutation.submitTask': 'SUBMIT',
-  'Mutation.submitTasks': 'SUBMIT',
-  'Mutation.cancelTask': 'SUBMIT',
-  'Mutation.cancelTasks': 'SUBMIT',
-  'Mutation.retryTask': 'SUBMIT',
-  'Mutation.deleteTask': 'SUBMIT',
-  'Mutation.createBrowserToken': 'SUBMIT',
-  'Mutation.startSession': 'OPERATE',
-  'Mutation.endSession': 'OPERATE',
-  'Mutation.drainGpu': 'OPERATE',
-  'Mutation.enableGpu': 'OPERATE',
-  'Mutation.simulateGpu': 'OPERATE',
-  'Mutation.reloadPresets': 'OPERATE',
-  'Mutation.createApiKey': 'ADMIN',
-  'Mutation.revokeApiKey': 'ADMIN',
-  'Mutation.setApiKeyLimits': 'ADMIN',
-  'Subscription.workerUpdated': 'OPERATE',
-  'Gpu.workers': 'OPERATE',
-  'Gpu.processes': 'OPERATE',
-}
-
-interface Operation {
-  readonly field: string
-  readonly query: string
-}
-
-function literal(type: GraphQLInputType): string {
-  if (isNonNullType(type)) return literal(type.ofType)
-  if (isListType(type)) return `[${literal(type.ofType)}]`
-  if (isInputObjectType(type)) {
-    const needed = Object.values(type.getFields()).filter(
-      ({ type: each, defaultValue }) => isNonNullType(each) && defaultValue === undefined,
-    )
-    return `{ ${needed.map((each) => `${each.name}: ${literal(each.type)}`).join(' ')} }`
-  }
-  if (isEnumType(type)) return type.getValues()[0]?.name ?? ''
-  return (
-    { Int: '1', Float: '1', Boolean: 'true', JSON: '{}', DateTime: '"2026-01-01T00:00:00Z"' }[type.name] ??
-    '"x"'
-  )
-}
-
-function ask({ name, args, type }: GraphQLField<unknown, unknown>): string {
-  const needed = args.filter((arg) => isNonNullType(arg.type) && arg.defaultValue === undefined)
-  const given = needed.map((arg) => `${arg.name}: ${literal(arg.type)}`)
-  const selection = isLeafType(getNamedType(type)) ? '' : ' { __typename }'
-  return `${name}${given.length > 0 ? `(${given.join(', ')})` : ''}${selection}`
-}
-
-/** One operation for each field of the roots, and of what hangs on a field without arguments. */
-const OPERATIONS: readonly Operation[] = [
-  ...(['Query', 'Mutation', 'Subscription'] as const).flatMap((name) => {
-    const fields = Object.values(schema.getRootType(name.toLowerCase() as never)?.getFields() ?? {})
-    return fields.map((field) => ({
-      field: `${name}.${field.name}`,
-      query: `${name.toLowerCase()} { ${ask(field)} }`,
-    }))
-  }),
-  ...Object.values(
-    (
-      schema.getType('Gpu') as unknown as { getFields(): Record<string, GraphQLField<unknown, unknown>> }
-    ).getFields(),
-  ).map((field) => ({ field: `Gpu.${field.name}`, query: `query { gpus { ${ask(field)} } }` })),
-]
-
 interface Refusal {
   readonly extensions?: { readonly code?: unknown }
 }
@@ -254,47 +164,6 @@ describe('a service that asks for keys', () => {
     await service.down()
     await service.up()
     expect(service.output).not.toContain('gpu_')
-  })
-
-  test.each(ROLES)(
-    'lets %s ask for every field that it may, on every path, and for no other',
-    async (role) => {
-      const client = socket(role)
-      const wrong: string[] = []
-      for (const { field, query } of OPERATIONS) {
-        const needed = NEEDS[field] ?? 'READ'
-        const isAllowed = ROLES.indexOf(role) >= ROLES.indexOf(needed)
-        const expected = isAllowed ? 'allowed' : 'FORBIDDEN'
-        const verdict = (codes: readonly string[]): string =>
-          codes.some((code) => code === 'FORBIDDEN')
-            ? 'FORBIDDEN'
-            : codes.includes('UNAUTHENTICATED')
-              ? 'UNAUTHENTICATED'
-              : 'allowed'
-        const note = (path: string, codes: readonly string[]): void => {
-          if (verdict(codes) !== expected || codes.includes('GRAPHQL_VALIDATION_FAILED'))
-            wrong.push(`${field} over ${path}: ${codes.join(', ') || 'allowed'}, not ${expected}`)
-        }
-        if (!field.startsWith('Subscription'))
-          note(
-            'HTTP',
-            ((await post(role, query)).errors ?? []).map(({ extensions }) => extensions.code),
-          )
-        note('WebSocket', await codesOver(client, query))
-      }
-      expect(wrong).toEqual([])
-    },
-  )
-
-  test('knows of no field that needs a role without being meant to', () => {
-    const fields = Object.values(schema.getTypeMap()).flatMap((type) =>
-      isObjectType(type) || isInterfaceType(type)
-        ? Object.values(type.getFields())
-            .filter(({ astNode }) => astNode?.directives?.some(({ name }) => name.value === 'needs') === true)
-            .map(({ name }) => `${type.name}.${name}`)
-        : [],
-    )
-    expect(fields.sort()).toEqual(Object.keys(NEEDS).sort())
   })
 
   test('shows a task to its account and to who runs the service; to others it is not there, whatever they ask', async () => {

@@ -109,6 +109,11 @@ describe('a backup', () => {
       exitCode: 1,
       output: expect.stringContaining('is there already') as string,
     })
+    await mkdir(join(folder, 'begun.partial'))
+    expect(await backUp(service.dataDir, join(folder, 'begun'))).toMatchObject({
+      exitCode: 1,
+      output: expect.stringContaining('another backup is under way, or was broken off') as string,
+    })
     expect(await backUp(join(folder, 'nowhere'), join(folder, 'empty'))).toMatchObject({
       exitCode: 1,
       output: expect.stringContaining('nowhere is no data folder of a service') as string,
@@ -118,7 +123,7 @@ describe('a backup', () => {
     await writeFile(join(damaged, 'gpu-service.db'), 'SQLite format 3\0'.padEnd(8_192, 'x'))
     expect(await backUp(damaged, join(folder, 'empty'))).toMatchObject({
       exitCode: 1,
-      output: expect.stringContaining('There is no backup. StoreError: The file is not a database') as string,
+      output: expect.stringContaining('There is no backup. The file is not a database') as string,
     })
     expect((await readdir(folder)).filter((name) => name.startsWith('empty'))).toEqual([])
     expect(await backUp(service.dataDir)).toMatchObject({ exitCode: 2 })

@@ -265,6 +265,7 @@ export async function startWorld(
       return {}
     },
     authenticator: ANYBODY,
+    onForbidden: () => undefined,
     artifacts: NO_ARTIFACTS,
     uploads: onlyGiven('uploads') as UploadIntake,
     exports: onlyGiven('exports') as ExportOptions,

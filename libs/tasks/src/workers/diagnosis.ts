@@ -23,7 +23,7 @@ interface Cue {
  */
 const CUES: readonly Cue[] = [
   {
-    cue: /CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaMalloc failed: out of memory|failed to allocate .*(?:CUDA|VRAM)|HIP out of memory/i,
+    cue: /CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaMalloc failed: out of memory|failed to allocate .{0,200}(?:CUDA|VRAM)|HIP out of memory/i,
     cause: 'gpu_out_of_memory',
     text: ({ gpus }) =>
       `The model did not fit into the GPU's memory beside what else is in use there. Ask for more with gpus.memory (now ${
@@ -63,7 +63,7 @@ const CUES: readonly Cue[] = [
       `The worker could start no more processes or threads: it may have ${limits.processes} (resources.processes). Raise that, or have its libraries start fewer (OMP_NUM_THREADS).`,
   },
   {
-    cue: /insufficient shared memory|unable to (?:open|mmap) shared memory|shm_open|DataLoader worker .* killed by signal: Bus error/i,
+    cue: /insufficient shared memory|unable to (?:open|mmap) shared memory|shm_open|DataLoader worker .{0,200} killed by signal: Bus error/i,
     cause: 'confined',
     text: ({ limits }) =>
       `Shared memory was used up: /dev/shm holds ${limits.sharedMemoryMb} MB (resources.shared_memory). Raise that.`,
