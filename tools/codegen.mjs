@@ -47,10 +47,9 @@ const MAPPERS = {
 
 /** Enums whose values the domain calls otherwise. */
 const ENUMS = Object.fromEntries(
-  ['FailureCause', 'FailureClass', 'GpuShare', 'Privacy', 'Role', 'SessionIsolation', 'DryRunAction'].map((name) => [
-    name,
-    `../enums.ts#${name}`,
-  ]),
+  ['FailureCause', 'FailureClass', 'GpuShare', 'Privacy', 'Role', 'SessionIsolation', 'DryRunAction'].map(
+    (name) => [name, `../enums.ts#${name}`],
+  ),
 )
 
 const PRELUDE = {

@@ -29,7 +29,10 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
   await notebook.check('session: passes over commands that it does not know', async () => {
     await withWorker(async ({ hearing, stdin }) => {
       stdin.write('{"command":"conformance","task_id":"none.1"}\n\n{"colour":"blue"}\n')
-      const [line] = runCommand({ runId: RUN_ID, attempt: 1, input, files: [] }, { output: tmpdir(), input: null }).split('}\n')
+      const [line] = runCommand(
+        { runId: RUN_ID, attempt: 1, input, files: [] },
+        { output: tmpdir(), input: tmpdir() },
+      ).split('}\n')
       hearing.give(RUN_ID)
       stdin.write(`${String(line)},"colour":"blue"}\n`)
       if (!(await hearing.until(limits.taskMs, () => hearing.finished.has(RUN_ID)))) {
@@ -80,7 +83,15 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
 
   function environment(home: string): TextMap {
     const spec = specOf(subject, 'SESSION', env, 1)
-    const paths = { models: home, inputFile: null, inputDir: null, outputDir: null, home, secrets: null, cache: home }
+    const paths = {
+      models: home,
+      inputFile: null,
+      inputDir: null,
+      outputDir: null,
+      home,
+      secrets: null,
+      cache: home,
+    }
     return workerEnvironment({ spec, gpus: [], run: null }, paths)
   }
 
