@@ -156,8 +156,8 @@ export function createUploadIntake(options: UploadIntakeOptions): UploadIntake {
   }
 
   async function record(announced: Partial<AnnouncedUpload>, result: string, actor: Actor): Promise<void> {
-    const { owner, name, mediaType } = announced
-    const details = { owner, name, mediaType }
+    const { owner, mediaType } = announced
+    const details = { owner, mediaType }
     await store.recordAudit([
       {
         ...{ actor, action: 'upload.create', target: { kind: 'upload', id: null }, result },

@@ -173,9 +173,11 @@ async function requestCancel(
   { at, reason }: { readonly at: number; readonly reason: string | null },
   actor: Actor,
 ): Promise<Task | null> {
-  const record = (result: string, status: TaskStatus | null): void => {
+  const record = (result: string, status: TaskStatus | null, { privacy }: Pick<Task, 'privacy'>): void => {
     const target = { kind: 'task', id } as const
-    transaction.record({ actor, action: 'task.cancel', target, result, status, reason, details: {} })
+    // The log is kept whatever becomes of the task, and a reason is a text of the client's own.
+    const kept = privacy === 'full' ? reason : null
+    transaction.record({ actor, action: 'task.cancel', target, result, status, reason: kept, details: {} })
   }
   // Of a task that has returned to the queue a cancel may have been asked for before.
   const asked = {
@@ -187,7 +189,7 @@ async function requestCancel(
     body: { type: 'status', taskStatus: 'CANCELLED', reason: task.cancelReason },
   }))
   if (cancelled !== null) {
-    record('OK', 'CANCELLED')
+    record('OK', 'CANCELLED', cancelled)
     return cancelled
   }
   const [row] = await transaction.query<TaskRow>(Prisma.sql`
@@ -196,11 +198,12 @@ async function requestCancel(
       "stopReason" = CASE WHEN "finish" IS NULL THEN COALESCE("stopReason", 'cancel') ELSE "stopReason" END
     WHERE "id" = ${id} AND "status" IN ('STARTING', 'RUNNING') RETURNING *`)
   if (row !== undefined) {
-    record('OK', null)
-    return toTask(row)
+    const task = toTask(row)
+    record('OK', null, task)
+    return task
   }
   const ended = await known(transaction, id)
-  if (ended !== null) record('ENDED_BEFORE', null)
+  if (ended !== null) record('ENDED_BEFORE', null, ended)
   return ended
 }
 

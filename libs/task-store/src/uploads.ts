@@ -20,7 +20,8 @@ export function createUploads(
         transaction.record({
           ...{ actor, action: 'upload.create', target: { kind: 'upload', id } },
           ...{ result: 'OK', status: null, reason: null },
-          details: { name, mediaType, bytes: String(bytes), sha256, owner },
+          // Not its name: the log outlives the file, and a name can say what is in it.
+          details: { mediaType, bytes: String(bytes), sha256, owner },
         })
         const texts = { owner: plain(owner), name: plain(name), mediaType: plain(mediaType) }
         await insert(transaction, 'Upload', [{ id, ...texts, bytes, sha256, createdAt, expiresAt, used: 0 }])

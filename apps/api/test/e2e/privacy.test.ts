@@ -89,8 +89,16 @@ for (const { runner, skipped } of RUNNERS) {
     test('is all, unless it is asked for otherwise', async () => {
       const id = await service.submit('telling', { input: { prompt: 'hello' } })
       await service.ended(id)
-      const { lastRoundAt } = (await service.query('{ service { storage { lastRoundAt } } }')) as never
-      expect(lastRoundAt).toBeUndefined()
+      // A look for what is to be removed, after the time that a task of another class would have had.
+      const due = Date.now() + 500
+      await expect
+        .poll(async () => {
+          const { service: found } = await service.query<{ service: { storage: { lastRoundAt: string } } }>(
+            '{ service { storage { lastRoundAt } } }',
+          )
+          return Date.parse(found.storage.lastRoundAt)
+        })
+        .toBeGreaterThan(due)
       const task = await seen(id)
       expect(task).toMatchObject({ privacy: 'FULL', scrubbedAt: null, contentHashes: null })
       expect(task.text).toBe('prompt:hello prompt:hello prompt:hello ')
@@ -136,11 +144,8 @@ for (const { runner, skipped } of RUNNERS) {
       const id = await service.submit('telling', { input, privacy: 'HASHED', files: [{ uploadId }] })
       const task = await scrubbed(id)
       expect(JSON.stringify(task)).not.toContain(CANARY)
-      const said = `a:[1],prompt:${CANARY}`
-      const [ofText] = [`prompt:${CANARY},a:[1] `, `${said} `].map((text) => text.repeat(3))
-      expect([`sha256:${sha256(ofText ?? '')}`, `sha256:${sha256(`${said} `.repeat(3))}`]).toContain(
-        task.contentHashes?.['text'],
-      )
+      const said = `prompt:${CANARY},a:[1] `.repeat(3)
+      expect(task.contentHashes?.['text']).toBe(`sha256:${sha256(said)}`)
       expect(task.contentHashes?.['input']).toBe(
         `sha256:${sha256(JSON.stringify({ a: [1], prompt: CANARY }))}`,
       )
