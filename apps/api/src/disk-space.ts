@@ -1,4 +1,5 @@
 import { statfs } from 'node:fs/promises'
+import type { DiskRoom } from '@gpu-service/tasks'
 import type { HealthCheck } from './http/health.ts'
 
 const MB = 1_000_000
@@ -15,6 +16,38 @@ export async function diskCheck(folder: string): Promise<HealthCheck> {
     return spaceCheck(bavail * bsize, blocks * bsize)
   } catch (error) {
     return { ok: false, detail: `The data folder cannot be looked at: ${String(error)}` }
+  }
+}
+
+/** Looks at the room in the folder again and again. A disk that was full has room again with twice as much free, so that it does not flutter. */
+export async function watchRoom(folder: string, intervalMs: number): Promise<DiskRoom & Disposable> {
+  let full: string | null = null
+  const listeners = new Set<() => void>()
+  async function look(): Promise<void> {
+    // A folder that cannot be looked at is told by the check of the disk, and by whoever writes to it.
+    const found = await statfs(folder).catch(() => null)
+    if (found === null) return
+    const free = found.bavail * found.bsize
+    const isFull = free < (full === null ? FULL_BYTES : 2 * FULL_BYTES)
+    const text = `The disk of the service's data is full: ${Math.floor(free / MB)} MB are free. Nothing new is begun until there is room.`
+    const before = full
+    full = isFull ? (before ?? text) : null
+    if (full !== before) for (const listener of listeners) listener()
+  }
+  await look()
+  const timer = setInterval(() => void look(), intervalMs)
+  timer.unref()
+  return {
+    get full() {
+      return full
+    },
+    onChange(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    [Symbol.dispose]() {
+      clearInterval(timer)
+    },
   }
 }
 

@@ -33,7 +33,7 @@ import type { Context } from './graphql/context.ts'
 import type { ContextRequest } from './graphql/operations.ts'
 import { resolvers } from './graphql/resolvers.ts'
 import typeDefs from './graphql/schema.graphql'
-import { diskCheck, roomIn } from './disk-space.ts'
+import { diskCheck, roomIn, watchRoom } from './disk-space.ts'
 import { openSigningKey } from './export/signing-key.ts'
 import { gpusCheck, gpusText } from './gpu-facts.ts'
 import { confinementText } from './confinement-text.ts'
@@ -44,6 +44,8 @@ import { systemClock } from './system-clock.ts'
 import { createUploadIntake } from './uploads.ts'
 
 const MAX_QUEUED = 10_000
+/** Between two looks at the room on the disk. */
+const ROOM_LOOK_MS = 2_000
 /** Of the socket in the data folder by which this machine's owner is always let in. */
 export const LOCAL_SOCKET = 'admin.sock'
 const MAX_ARTIFACT_BYTES = 10 * 1024 ** 3
@@ -161,10 +163,18 @@ async function start(
           logger,
         }),
   )
+  const room = await watchRoom(dataDir, ROOM_LOOK_MS)
+  own({
+    [Symbol.asyncDispose]() {
+      room[Symbol.dispose]()
+      return Promise.resolve()
+    },
+  })
   const ports = decorate({ store, runner, gpus, presets, artifactFiles: artifacts })
   const dispatcher = own(
     await openDispatcher({
       ...ports,
+      room,
       secrets: createSecretSources(secretOptions),
       clock: systemClock,
       logger,

@@ -2,6 +2,7 @@ import type { TaskLimits } from './access.ts'
 import type { ArtifactFiles } from './artifact-files.ts'
 import type { Actor } from './audit.ts'
 import type { Clock } from './clock.ts'
+import type { DiskRoom } from './disk-room.ts'
 import type { Changes, Feeds } from './feed.ts'
 import type { Gpu, GpuInventory } from './gpu.ts'
 import type { RetentionLimits } from './housekeeping/retention.ts'
@@ -25,6 +26,7 @@ export interface DispatcherOptions {
   readonly presets: PresetCatalog
   readonly artifactFiles: ArtifactFiles
   readonly secrets: SecretSources
+  readonly room: DiskRoom
   readonly clock: Clock
   readonly logger: Logger
   /** Makes ids that sort in the order in which they were made: UUIDs of version 7. */
@@ -67,6 +69,8 @@ export interface SubmitRequest {
 export type RefusalCode =
   | 'SHUTTING_DOWN'
   | 'QUEUE_FULL'
+  /** The disk has no room for more. */
+  | 'DISK_FULL'
   /** The API key has as many tasks in the queue as it may. */
   | 'KEY_QUEUE_FULL'
   /** The API key has used its GPU time of the day. */

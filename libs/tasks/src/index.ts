@@ -13,6 +13,7 @@ export {
   parseAuditHead,
 } from './audit-chain.ts'
 export type * from './clock.ts'
+export type * from './disk-room.ts'
 export type * from './dispatcher.ts'
 export { openDispatcher } from './dispatch/open-dispatcher.ts'
 export * from './environment.ts'

@@ -148,6 +148,7 @@ export class Stage implements AsyncDisposable {
       presets: this.presets,
       artifactFiles: this.#artifactFiles,
       secrets: NO_SECRETS,
+      room: { full: null, onChange: () => () => undefined },
       clock: this.#clock,
       logger: silentLogger,
       newId: uuidv7,

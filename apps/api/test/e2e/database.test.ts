@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -32,12 +33,17 @@ async function submission(service: TestService, key: string): Promise<Record<str
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
-      query: 'mutation ($input: SubmitTaskInput!) { submitTask(input: $input) { __typename } }',
+      query:
+        'mutation ($input: SubmitTaskInput!) { submitTask(input: $input) { ... on RefusedProblem { code message } } }',
       variables: { input: { presetId: 'test/short', idempotencyKey: key } },
     }),
   })
-  const { errors } = (await response.json()) as { errors?: Record<string, unknown>[] }
-  return errors?.[0] ?? null
+  const { errors, data } = (await response.json()) as {
+    errors?: Record<string, unknown>[]
+    data?: { submitTask: Record<string, unknown> } | null
+  }
+  if (errors !== undefined) return errors[0] ?? null
+  return data?.submitTask['code'] === undefined ? null : data.submitTask
 }
 
 /** Its text is 1 2 3 … without a hole or a repeat. */
@@ -119,6 +125,7 @@ describe('a database', () => {
           ...{ status: 503, disk: false, database: false },
         })
       }, 20_000)
+      // Not even that it was refused can be written down.
       expect(await submission(service, 'b')).toMatchObject({
         extensions: { code: 'DATABASE_UNAVAILABLE' },
         message: expect.stringContaining('full') as string,
@@ -131,7 +138,9 @@ describe('a database', () => {
       await vi.waitFor(async () => {
         expect(await readiness(service)).toMatchObject({ status: 200, checks: { database: { ok: true } } })
       }, 20_000)
-      expect(await submission(service, 'b')).toBeNull()
+      await vi.waitFor(async () => {
+        expect(await submission(service, 'b')).toBeNull()
+      }, 10_000)
       await writeFile(stop, '')
       for (const id of [counted, filed]) {
         expect(faultsOf(await service.events(id))).toEqual([])
@@ -142,6 +151,42 @@ describe('a database', () => {
       await Promise.all([rm(stop), rm(go)])
     },
     120_000,
+  )
+
+  test.skipIf(process.getuid?.() !== 0)(
+    'on a disk that is nearly full begins nothing new, and ends what has begun',
+    { timeout: 60_000 },
+    async () => {
+      await using disk = await smallDisk(256)
+      const go = join('/tmp', `go-${process.pid}-nearly`)
+      await using service = await TestService.start({
+        runner: 'process',
+        presets: {
+          long: script(`${CONNECTED}; while [ ! -e ${go} ]; do sleep 0.05; done; ${FINISHED}`),
+          short: script(`${CONNECTED}; ${FINISHED}`),
+        },
+        env: { DATA_DIR: join(disk.path, 'data'), SHUTDOWN: 'stop', MAX_WORKERS: '1' },
+      })
+      const begun = await service.submit('long')
+      await service.reached(begun, 'RUNNING')
+      const waiting = await service.submit('short')
+      await writeFile(join(disk.path, 'ballast'), Buffer.alloc(215_000_000))
+      const full = /^The disk of the service's data is full: \d+ MB are free\./
+      await vi.waitFor(async () => {
+        expect(await submission(service, randomUUID())).toMatchObject({
+          ...{ code: 'DISK_FULL', message: expect.stringMatching(full) as string },
+        })
+      }, 10_000)
+      await writeFile(go, '')
+      expect((await service.ended(begun)).status).toBe('COMPLETED')
+      await vi.waitFor(async () => {
+        expect((await service.task(waiting)).explanation).toMatch(full)
+      }, 10_000)
+      await disk.free()
+      expect((await service.ended(waiting)).status).toBe('COMPLETED')
+      expect(await submission(service, randomUUID())).toBeNull()
+      await rm(go)
+    },
   )
 
   test('that is gone at the start is not made anew: the service says so and ends', async () => {

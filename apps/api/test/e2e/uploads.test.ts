@@ -276,7 +276,12 @@ describe('a service that takes files', () => {
       '{ auditLog(first: 2, filter: { action: "upload.create" }) { edges { node { targetKind targetId result details actor { kind } } } } }',
     )
     expect(auditLog.edges.map(({ node }) => node)).toMatchObject([
-      { targetKind: 'upload', targetId: null, result: 'UNSUPPORTED_TYPE', details: { mediaType: 'application/x-msdownload' } },
+      {
+        targetKind: 'upload',
+        targetId: null,
+        result: 'UNSUPPORTED_TYPE',
+        details: { mediaType: 'application/x-msdownload' },
+      },
       {
         targetId: id,
         result: 'OK',

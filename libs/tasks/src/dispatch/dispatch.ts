@@ -148,8 +148,11 @@ export class TaskDispatcher implements Dispatcher {
       if (task.cancelRequestedAt !== null) await this.cancel(task.id, task.cancelReason)
     }
     await this.#pool.takeUp(tasks.filter(isUnderWay))
-    const { gpus, presets } = this.#options
+    const { gpus, presets, room } = this.#options
     const forget = [
+      room.onChange(() => {
+        this.#loop.nudge()
+      }),
       gpus.onChange((changed) => {
         this.#onGpusChanged(changed)
       }),
@@ -206,7 +209,8 @@ export class TaskDispatcher implements Dispatcher {
 
   /** Why there is no room for the tasks, which are all of one API key or of none; `null`: there is. */
   #tooMany(tasks: readonly NewTask[]): ReturnType<typeof refused> | null {
-    const { maxQueued, clock } = this.#options
+    const { maxQueued, clock, room } = this.#options
+    if (room.full !== null) return refused('DISK_FULL', room.full)
     const taken = this.#queue.size + this.#arriving.size
     if (taken + tasks.length > maxQueued)
       return refused(

@@ -121,7 +121,7 @@ export class WorkerPool {
 
   /** Why no worker can be started at the moment; `null`: they can. */
   get blocked(): string | null {
-    return this.#reachability.blocked
+    return this.#reachability.blocked ?? this.#options.room.full
   }
 
   get(id: WorkerId): WorkerLife | undefined {
