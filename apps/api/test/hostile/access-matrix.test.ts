@@ -35,6 +35,7 @@ const NEEDS: Readonly<Record<string, Role>> = {
   'Mutation.reloadPresets': 'OPERATE',
   'Mutation.createApiKey': 'ADMIN',
   'Mutation.revokeApiKey': 'ADMIN',
+  'Mutation.setApiKeyLimits': 'ADMIN',
   'Subscription.workerUpdated': 'OPERATE',
   'Gpu.workers': 'OPERATE',
   'Gpu.processes': 'OPERATE',
@@ -67,10 +68,13 @@ const CANARY = 'canary4711'
 
 /** Questions that are asked at a time. */
 const AT_ONCE = 8
+/** With one token, three requests each: it may ask for 200 at once. */
+const WITH_ONE_TOKEN = 48
 
 /** Who asks, with what is expected of him: his role, and whether the account's task is his to see. */
 interface Asker {
-  readonly key: string
+  /** The same key each time, or another token like the one before. */
+  readonly key: () => Promise<string>
   readonly role: Role
   readonly sees: boolean
 }
@@ -155,9 +159,9 @@ describe('a service that asks for keys', () => {
     first = new ThreePaths(service.url, firstKey)
     for (const role of ROLES) {
       const { text } = await make({ role, owner: 'acme' })
-      askers.set(role, { key: text, role, sees: true })
+      askers.set(role, { key: () => Promise.resolve(text), role, sees: true })
     }
-    const acme = askers.get('SUBMIT')?.key ?? ''
+    const acme = (await askers.get('SUBMIT')?.key()) ?? ''
     const canary = {
       labels: { label: CANARY },
       input: { prompt: CANARY },
@@ -179,13 +183,14 @@ describe('a service that asks for keys', () => {
     ] as const) {
       const { text } = await make({ role, ...input })
       await submit(text, 'waiting')
-      askers.set(name, { key: text, role, sees: false })
+      askers.set(name, { key: () => Promise.resolve(text), role, sees: false })
     }
-    const ann = await token(acme, '{ presetId: "test/waiting", subject: "ann", role: SUBMIT }')
-    await submit(ann, 'waiting')
+    const ann = (): Promise<string> =>
+      token(acme, '{ presetId: "test/waiting", subject: "ann", role: SUBMIT }')
+    await submit(await ann(), 'waiting')
     askers.set('a token for a preset', { key: ann, role: 'SUBMIT', sees: false })
     askers.set('a token for another task', {
-      key: await token(acme, `{ taskId: "${own}" }`),
+      key: () => token(acme, `{ taskId: "${own}" }`),
       role: 'READ',
       sees: false,
     })
@@ -221,7 +226,15 @@ describe('a service that asks for keys', () => {
   }
 
   /** The answers to all questions on every path, some at a time. */
-  async function answersTo(questions: readonly Question[], key: string): Promise<readonly Answer[]> {
+  async function answersTo(questions: readonly Question[], key: Asker['key']): Promise<readonly Answer[]> {
+    const answers: Answer[] = []
+    for (let at = 0; at < questions.length; at += WITH_ONE_TOKEN)
+      answers.push(...(await answersOf(questions.slice(at, at + WITH_ONE_TOKEN), await key())))
+    expect(answers.filter(({ text }) => text.includes('RATE_LIMITED'))).toEqual([])
+    return answers
+  }
+
+  async function answersOf(questions: readonly Question[], key: string): Promise<readonly Answer[]> {
     await using by = new ThreePaths(service.url, key)
     const answers: Answer[] = []
     for (let at = 0; at < questions.length; at += AT_ONCE) {
@@ -272,7 +285,7 @@ describe('a service that asks for keys', () => {
   })
 
   test('a token for a task shows no presets', async () => {
-    const by = new ThreePaths(service.url, askerOf('a token for another task').key)
+    const by = new ThreePaths(service.url, await askerOf('a token for another task').key())
     expect(await ask(by, '{ presets { id } preset(id: "test/waiting") { id } }')).toEqual({
       presets: [],
       preset: null,
@@ -298,7 +311,8 @@ describe('a service that asks for keys', () => {
   test.each([...ROLES, ...STRANGERS])(
     '%s gets the files and exports of what it may see, and of nothing else',
     async (name) => {
-      const { key, role, sees } = askerOf(name)
+      const { role, sees, ...asker } = askerOf(name)
+      const key = await asker.key()
       for (const path of await downloads()) {
         const { status, text } = await get(path, key)
         expect({ path, status, has: text.includes(CANARY) }).toEqual({
@@ -314,7 +328,7 @@ describe('a service that asks for keys', () => {
   )
 
   test('who has a token for the task itself sees it and its files', async () => {
-    const key = await token(askerOf('SUBMIT').key, `{ taskId: "${ended}" }`)
+    const key = await token(await askerOf('SUBMIT').key(), `{ taskId: "${ended}" }`)
     const [artifact = ''] = await downloads()
     expect(await get(artifact, key)).toMatchObject({ status: 200 })
     expect((await get('/export/tasks', key)).text.trim().split('\n')).toHaveLength(1)
