@@ -69,7 +69,7 @@ export function searchedSql(ids: readonly string[], withTexts: boolean): Prisma.
     : Prisma.sql`'null' AS "input", NULL AS "errorMessage", NULL AS "text"`
   const outputs = Prisma.sql`LEFT JOIN "Output" AS o ON o."taskId" = t."id" AND o."attempt" = t."attempt"`
   return Prisma.sql`
-    SELECT CAST(t."place" AS TEXT) AS "place", t."id", t."owner", t."presetId", t."labels", t."status", t."createdAt", ${texts}
+    SELECT CAST(t."place" AS TEXT) AS "place", t."id", t."owner", t."presetId", t."labels", t."privacy", t."status", t."createdAt", ${texts}
     FROM json_each(${JSON.stringify(ids)}) AS i CROSS JOIN "Task" AS t ON t."id" = i."value"
     ${withTexts ? outputs : Prisma.empty}
     ORDER BY t."place"`
