@@ -161,9 +161,8 @@ test('refuses what it does not understand', async () => {
   expect(await refused('/export/tasks?text=a&text=b')).toBe('400 BAD_REQUEST')
   expect(await refused('/export/tasks?createdAfter=yesterday')).toBe('400 BAD_REQUEST')
   expect(await refused('/export/tasks?label.value=x')).toBe('400 BAD_REQUEST')
-  expect(await refused(`/export/tasks?text=${'a%20b%20c%20'.repeat(3)}${'x'.repeat(1_001)}`)).toBe(
-    '400 BAD_REQUEST',
-  )
+  const words = Array.from({ length: 33 }, (_, index) => `word${index}`)
+  expect(await refused(`/export/tasks?text=${words.join('%20')}`)).toBe('400 BAD_REQUEST')
   expect(await refused('/export/events')).toBe('400 BAD_REQUEST')
   expect(await refused('/export/events?task=no')).toBe('404 NOT_FOUND')
   expect(await refused('/export/audit?at=1')).toBe('400 BAD_REQUEST')

@@ -6,6 +6,7 @@ import {
   type GpuId,
   type NewTask,
   type NewWorker,
+  type TaskAppend,
   type TaskEventBody,
   type TaskId,
   type TaskStore,
@@ -64,7 +65,7 @@ export async function liveThrough(
     attempt: number,
     workerId: WorkerId,
     bodies: readonly TaskEventBody[],
-    rest: object,
+    rest: Pick<TaskAppend, 'settle' | 'requeue' | 'changes' | 'artifacts'>,
   ) => {
     const events = bodies.map((body, index) => ({ seq: after + 1 + index, at: MADE_AT + 5, attempt, body }))
     await store.append({ workerId, tasks: [{ taskId: id, attempt, after, events, ...rest }] })
@@ -84,6 +85,7 @@ export async function liveThrough(
     requeue: {
       ...{ status: 'FAILED', at: MADE_AT + 1, retryAt: MADE_AT + 2, exitCode: 3, output: nothing },
       ...{ error: { code: 'WORKER_FAILED', message: 'it broke' }, failureClass: 'worker_failed' },
+      charge: null,
       evidence: {
         ...{ cause: 'crashed', diagnosis: 'It crashed.', signal: 'SIGSEGV', oomKilled: false },
         ...{ stderr: ['a'], stdout: [], imageDigest: 'sha256:abc', spec, gpuReadings: [] },
@@ -111,6 +113,7 @@ export async function liveThrough(
           failureClass: null,
           exitCode: 0,
           evidence: null,
+          charge: null,
         },
         output: { text, result: { ok: true }, usage: { tokens: 3 } },
       },
