@@ -43,6 +43,7 @@ test('has a default for everything', () => {
     maxWorkers: 32,
     maxPassMs: 30_000,
     housekeepingMs: 30_000,
+    scrubAfterMs: 60_000,
     retention: {
       maxAgeMs: 2_592_000_000,
       maxArtifactBytes: 20 * 1024 ** 3,
@@ -81,6 +82,7 @@ test('reads every setting from the environment', () => {
     MAX_WORKERS: '20',
     MAX_PASS_SECONDS: '0',
     HOUSEKEEPING_SECONDS: '2.5',
+    PRIVACY_GRACE_SECONDS: '7',
     RETENTION_DAYS: '0.5',
     ARTIFACTS_MAX_GB: 'off',
     DATABASE_MAX_GB: '0',
@@ -113,6 +115,7 @@ test('reads every setting from the environment', () => {
     maxWorkers: 20,
     maxPassMs: 0,
     housekeepingMs: 2_500,
+    scrubAfterMs: 7_000,
     retention: {
       ...{
         maxAgeMs: 43_200_000,
@@ -172,6 +175,7 @@ test.each([
   ['MAX_PASS_SECONDS', '-1'],
   ['MAX_PASS_SECONDS', '1e3'],
   ['HOUSEKEEPING_SECONDS', '0'],
+  ['PRIVACY_GRACE_SECONDS', '-1'],
   ['RETENTION_DAYS', '-1'],
   ['RETENTION_DAYS', 'never'],
   ['ARTIFACTS_MAX_GB', '1e3'],

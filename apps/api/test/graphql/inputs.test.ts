@@ -21,7 +21,10 @@ async function sayable(): Promise<readonly string[]> {
 test('a task can say which preset it wants, and nothing of how its worker is kept from the host', async () => {
   const all = await sayable()
   expect(all.filter((name) => name.startsWith('SubmitTaskInput.')).map((name) => name.split('.')[1])).toEqual(
-    ['presetId', 'input', 'priority', 'labels', 'idempotencyKey', 'affinity', 'timeoutMs', 'gpuIds'],
+    [
+      ...['presetId', 'input', 'priority', 'labels', 'idempotencyKey', 'affinity', 'timeoutMs', 'gpuIds'],
+      ...['files', 'privacy'],
+    ],
   )
 })
 

@@ -55,7 +55,9 @@ test('submits one task for the owner of the request', async () => {
   expect(seen).toEqual([
     {
       owner: 'ada',
+      keyId: null,
       presetId: PRESET_ID,
+      privacy: 'full',
       input: null,
       priority: 0,
       labels: {},
