@@ -65,6 +65,7 @@ test('submits one task for the owner of the request', async () => {
       affinity: 'a',
       timeoutMs: null,
       gpuIds: [GPU_ID],
+      files: [],
     },
   ])
 })
