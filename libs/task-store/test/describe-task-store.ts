@@ -74,6 +74,8 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         const result = await store.create([{ ...submitted, requestHash }])
         const expected = {
           ...submitted,
+          contentHashes: null,
+          scrubbedAt: null,
           status: 'QUEUED',
           attempt: 0,
           lastSeq: 1,
