@@ -1,6 +1,6 @@
 // Does what its input asks for; `behaviours.py` does the same in the other language.
 import { spawnSync } from 'node:child_process'
-import { writeFileSync, writeSync } from 'node:fs'
+import { readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
@@ -37,6 +37,7 @@ const BEHAVIOURS = {
   nothing: () => undefined,
   model: ({ model }) => model,
   input: ({ input }) => ({ input }),
+  files: ({ files }) => files.map((file) => ({ ...file, content: readFileSync(file.path, 'utf8') })),
   async *endless(task) {
     try {
       for (;;) {
