@@ -267,7 +267,7 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       await input.run({ ...run, runId: 'task.1' })
       await input.run({ ...run, runId: 'task.2', files: [fileOf('more.txt', 'third')] })
       input.detach()
-      const later = await read(name, { until: ({ stdout }) => stdout.includes('third') })
+      const later = await read(name, { until: ({ stdout }) => stdout.includes('thirdsecond') })
       expect(later.stdout.toString()).toMatch(/more\.txt\ntwo\.txt\nthirdsecond/)
     })
 
