@@ -38,6 +38,10 @@ const BEHAVIOURS = {
   model: ({ model }) => model,
   input: ({ input }) => ({ input }),
   files: ({ files }) => files.map((file) => ({ ...file, content: readFileSync(file.path, 'utf8') })),
+  'need a file'({ files }) {
+    if (files.length === 0) throw new InvalidInput('there is no file')
+    return files[0].name
+  },
   async *endless(task) {
     try {
       for (;;) {
