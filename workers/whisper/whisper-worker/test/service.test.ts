@@ -139,8 +139,18 @@ describe.skipIf(testEngine() === null)('the whisper worker in a container of the
     expect((await service.workers()).map(({ tasksServed }) => tasksServed)).toEqual([3])
   })
 
+  test('takes the input that its schema tells of', async () => {
+    const { presets } = await service.query<{ presets: { inputSchema: object }[] }>(
+      '{ presets { inputSchema } }',
+    )
+    const file = await readFile(join(FOLDER, 'input.schema.json'), 'utf8')
+    const { $schema, title, ...schema } = JSON.parse(file) as Record<string, unknown>
+    expect([$schema, title]).not.toContain(undefined)
+    expect(presets.map(({ inputSchema }) => inputSchema)).toEqual([schema, schema, schema])
+  })
+
   test('a cancelled task keeps what it has said, and leaves the model loaded', async () => {
-    const id = await submit('warm', { input: ONCE, ...(await give(600)) })
+    const id = await submit('warm', { input: ONCE, ...(await give(300)) })
     await service.events(id, 0, ({ __typename }) => __typename === 'CustomEvent')
     await service.cancel(id)
     const task = await service.ended(id)

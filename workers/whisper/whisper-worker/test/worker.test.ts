@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { gradeWorker } from '@gpu-service/conformance'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { flac, mp3, wav } from './audio.ts'
 import { FOLDER } from './build.ts'
@@ -48,6 +49,26 @@ describe('the whisper worker', () => {
       expect.arrayContaining(['segment', 'text_delta', 'artifact', 'result', 'finish']),
     )
     expect(said.at(-1)).toMatchObject({ event: 'finish', status: 'completed' })
+  })
+
+  test('follows the protocol, once and as a session', async () => {
+    const short = await given('short.wav', wav(1))
+    const long = await given('long.wav', wav(120))
+    const grade = await gradeWorker({
+      subject: { kind: 'command', command: 'node dist/worker.js', cwd: FOLDER },
+      mode: 'auto',
+      input: { file: 'short.wav', temperature_increment: 0 },
+      longInput: { file: 'long.wav', temperature_increment: 0 },
+      files: [join(short, 'short.wav'), join(long, 'long.wav')],
+      env: { MODEL_PATH: model, THREADS: '1' },
+      modelsDir: null,
+      concurrency: 1,
+      limits: {},
+      signal: new AbortController().signal,
+      onCheck: () => undefined,
+    })
+    expect(grade.findings).toEqual([])
+    expect(grade.modes).toEqual(['one-off', 'session'])
   })
 
   test.each([
