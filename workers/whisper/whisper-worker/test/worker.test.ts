@@ -51,7 +51,7 @@ describe('the whisper worker', () => {
     expect(said.at(-1)).toMatchObject({ event: 'finish', status: 'completed' })
   })
 
-  test('follows the protocol, once and as a session', async () => {
+  test('follows the protocol, once and as a session', async ({ signal }) => {
     const short = await given('short.wav', wav(1))
     const long = await given('long.wav', wav(120))
     const grade = await gradeWorker({
@@ -64,7 +64,7 @@ describe('the whisper worker', () => {
       modelsDir: null,
       concurrency: 1,
       limits: {},
-      signal: new AbortController().signal,
+      signal,
       onCheck: () => undefined,
     })
     expect(grade.findings).toEqual([])
