@@ -2,7 +2,7 @@
 //   npm run conformance -- IMAGE [PROGRAM ARGUMENT …]
 //   npm run conformance -- --command "python3 worker.py"
 // 0: it follows the protocol. 1: it does not, and it is said how to mend that. 2: it could not be graded.
-import { readFile } from 'node:fs/promises'
+import { access, constants, readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { prepare, SetupError } from './setup.mjs'
@@ -12,6 +12,7 @@ const USAGE = `npm run conformance -- IMAGE [PROGRAM ARGUMENT …] | --command "
   --mode one-off|session|auto   auto: both, where it becomes ready as a session (the default)
   --input FILE.json             the input of its tasks; {} unless told
   --long-input FILE.json        of those that are to be stopped: some 15 s of work, so that a cancel can be judged; as --input unless told
+  --file FILE                   a file that its tasks are given; more than once
   --concurrency N               how many tasks a session is to do at a time; 1 unless told
   --env NAME=VALUE              as in a preset's env_vars; more than once
   --models FOLDER               what MODEL_PATH points at
@@ -60,6 +61,7 @@ async function readArguments() {
       modelsDir: values.models === undefined ? null : resolve(CWD, values.models),
     },
     input,
+    files: await readFiles(values.file),
     longInput: await readInput(values, 'long-input', input),
     env: Object.fromEntries(values.env.map(readVariable)),
     limits: { taskMs: Number(timeout) * 1_000 },
@@ -76,6 +78,7 @@ function parse() {
         mode: { type: 'string', default: 'auto' },
         input: { type: 'string' },
         'long-input': { type: 'string' },
+        file: { type: 'string', multiple: true, default: [] },
         concurrency: { type: 'string', default: '1' },
         env: { type: 'string', multiple: true, default: [] },
         models: { type: 'string' },
@@ -96,6 +99,15 @@ async function readInput(values, option, otherwise) {
   } catch (error) {
     throw new UsageError(`--${option}: ${error.message}`)
   }
+}
+
+async function readFiles(files) {
+  const paths = files.map((file) => resolve(CWD, file))
+  for (const path of paths)
+    await access(path, constants.R_OK).catch((error) => {
+      throw new UsageError(`--file: ${error.message}`)
+    })
+  return paths
 }
 
 function readVariable(text) {

@@ -17,8 +17,8 @@ export const BASE_IMAGES = {
     ],
   },
   'node:20-trixie-slim': {
-    // Debian 13's nodejs is 20.19.
-    rootfs: { release: 'trixie', packages: ['nodejs', 'ca-certificates'], links: {} },
+    // Debian 13's nodejs is 20.19. With the library that engines of models need: where this image is used, packages can hardly be added.
+    rootfs: { release: 'trixie', packages: ['nodejs', 'ca-certificates', 'libgomp1'], links: {} },
     changes: [
       'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin',
       'ENV LANG=C.UTF-8',

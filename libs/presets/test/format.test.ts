@@ -144,6 +144,7 @@ describe('environment variables', () => {
     'INPUT_DIR',
     'OUTPUT_DIR',
     'SECRETS_DIR',
+    'TASK_FILES',
     'PROTOCOL_VERSION',
   ])('may not set %s', async (name) => {
     expect(await issuesOf(presetFileWith(`env_vars: {${name}: x}`))).toEqual([

@@ -52,6 +52,7 @@ export function workerEnvironment(
     ...(run && { TASK_ID: run.runId }),
     ...(paths.inputFile !== null && { INPUT_FILE: paths.inputFile }),
     ...(paths.inputDir !== null && { INPUT_DIR: paths.inputDir }),
+    ...(run !== null && run.files.length > 0 && { TASK_FILES: JSON.stringify(told(run)) }),
     ...(paths.outputDir !== null && { OUTPUT_DIR: paths.outputDir }),
     ...(paths.secrets !== null && { SECRETS_DIR: paths.secrets }),
     ...spec.env,
@@ -85,12 +86,7 @@ export interface RunFolders {
 
 /** The line on stdin that hands a worker its task, with its newline. */
 export function runCommand(run: RunOrder, folders: RunFolders): string {
-  const files = run.files.map(({ name, mediaType, bytes, sha256 }) => ({
-    name,
-    media_type: mediaType,
-    bytes,
-    sha256,
-  }))
+  const files = told(run)
   return commandLine({
     command: 'run',
     task_id: run.runId,
@@ -109,6 +105,11 @@ export function cancelCommand(runId: string): string {
 /** The line on stdin that asks a session worker to clean up and exit. */
 export function shutdownCommand(): string {
   return commandLine({ command: 'shutdown' })
+}
+
+/** What a worker is told of the files that its task was given. */
+function told({ files }: RunOrder): readonly object[] {
+  return files.map(({ name, mediaType, bytes, sha256 }) => ({ name, media_type: mediaType, bytes, sha256 }))
 }
 
 function commandLine(command: object): string {

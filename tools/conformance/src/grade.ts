@@ -18,6 +18,8 @@ export interface GradeOptions {
   readonly input: JsonValue
   /** What those get that are to be stopped: it should keep them busy for some 15 s. */
   readonly longInput: JsonValue
+  /** The files of this machine that they are given; none unless told. */
+  readonly files?: readonly string[]
   /** Variables that a preset would give it. */
   readonly env: TextMap
   /** `null`: an empty one. */

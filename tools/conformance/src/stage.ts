@@ -18,6 +18,7 @@ import {
   type WorkerName,
   type WorkerRunner,
 } from '@gpu-service/tasks'
+import { readFiles } from './files.ts'
 import { Hearing } from './hearing.ts'
 import { LOCAL_IMAGE, specOf, type Subject } from './subject.ts'
 
@@ -27,6 +28,8 @@ export interface StageOptions {
   /** `null`: an empty one. */
   readonly modelsDir: string | null
   readonly concurrency: number
+  /** The files of this machine that its tasks are given; none unless told. */
+  readonly files?: readonly string[]
   /** Aborted: the workers are removed, and there are no more. */
   readonly signal: AbortSignal
 }
@@ -63,6 +66,7 @@ export class CannotStart extends Error {
 
 export async function openStage(options: StageOptions): Promise<Stage> {
   const { subject, env, modelsDir, concurrency, signal } = options
+  const files = await readFiles(options.files ?? [])
   const root = await mkdtemp(join(tmpdir(), 'conformance-'))
   // Workers in containers are somebody else.
   await chmod(root, 0o755)
@@ -88,6 +92,8 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const spec = specOf(subject, mode, env, concurrency)
     names.add(name)
     const started = await runner.start({ name, workerId, spec, gpus: [], secrets: [], run })
+    // One that was removed while it was being started would be said not to start.
+    signal.throwIfAborted()
     if (started.status === 'failed') {
       names.delete(name)
       throw new CannotStart(`${started.message} ${started.hint}`)
@@ -117,7 +123,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
 
   return {
     async startOneOff(input) {
-      const run = { runId: `${randomUUID()}.1`, attempt: 1, input, files: [] }
+      const run = { runId: `${randomUUID()}.1`, attempt: 1, input, files }
       return { ...(await start('ONE_OFF', run)), runId: run.runId }
     },
     async startSession() {
@@ -130,7 +136,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
         async run(input) {
           const runId = `${randomUUID()}.1`
           hearing.give(runId)
-          await unlessOver(async () => (await channel()).run({ runId, attempt: 1, input, files: [] }))
+          await unlessOver(async () => (await channel()).run({ runId, attempt: 1, input, files }))
           return runId
         },
         cancel: (runId) => unlessOver(async () => (await channel()).cancel(runId)),

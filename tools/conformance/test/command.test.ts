@@ -56,6 +56,7 @@ describe('npm run conformance', () => {
     [['image', '--command', 'true']],
     [['image', '--env', 'NAME']],
     [['image', '--input', 'missing.json']],
+    [['image', '--file', 'missing.wav']],
   ])('says how it is used, with 2: %j', async (args) => {
     const { stderr, exitCode } = await start(...args).ended()
     expect(stderr).toContain('npm run conformance -- IMAGE')

@@ -38,6 +38,17 @@ describe.skipIf(noPython)('a worker that follows the protocol', () => {
     expect(found.figures.map(({ name }) => name)).toContain('from the start to ready')
   })
 
+  test.concurrent('has the files of its tasks, once and as a session', async () => {
+    const found = await grade('node behaviours.mjs', {
+      ...sdk,
+      subject: { kind: 'command', command: 'node behaviours.mjs', cwd: SDK_WORKERS },
+      input: { do: 'need a file' },
+      files: [import.meta.filename],
+    })
+    expect(found.findings).toEqual([])
+    expect(found.modes).toEqual(['one-off', 'session'])
+  })
+
   test.concurrent('is found to do so: the smallest there is, with the advice to count', async () => {
     const found = await grade('python3 workers/bare.py', {})
     expect(codes(found)).toEqual(['NO_SEQ'])

@@ -21,6 +21,7 @@ import base64
 import collections
 import concurrent.futures
 import fcntl
+import hashlib
 import inspect
 import json
 import os
@@ -32,9 +33,10 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["serve", "Task", "TaskFailed", "InvalidInput", "Cancelled"]
+__all__ = ["serve", "Task", "TaskFile", "TaskFailed", "InvalidInput", "Cancelled"]
 __version__ = "0.1.0"
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -84,6 +86,19 @@ def serve(run, *, load=None, slots=1):
     sys.exit(_Worker(run, load, slots, _Events()).work())
 
 
+@dataclass(frozen=True)
+class TaskFile:
+    """A file that a task was given. It is the service's own, and other tasks may have it too: read it, and copy what is to be changed."""
+
+    # As its task calls it: free text, and one file name.
+    name: str
+    media_type: str
+    bytes: int
+    # In lower-case hex.
+    sha256: str
+    path: Path
+
+
 class Task:
     """One task, as its worker has it. All methods may be called from any thread.
 
@@ -91,9 +106,11 @@ class Task:
     `Cancelled`. An `async` function is cancelled where it awaits.
     """
 
-    def __init__(self, events, task_id, task_input, output_dir):
+    def __init__(self, events, task_id, task_input, files, output_dir):
         self.id = task_id
         self.input = task_input
+        # What it was given, each a `TaskFile`, in the order of its submission.
+        self.files = files
         # Where its files go; None where it was started by hand, without a folder.
         self.output_dir = Path(output_dir) if output_dir else None
         # What `load` gave.
@@ -296,9 +313,9 @@ class _Worker:
         return 1 if self._events.is_broken else code
 
     def _serve_one(self):
-        task = Task(self._events, os.environ.get("TASK_ID"), None, os.environ.get("OUTPUT_DIR"))
+        task = Task(self._events, os.environ.get("TASK_ID"), None, [], os.environ.get("OUTPUT_DIR"))
         try:
-            task.input = _read_input()
+            task.input, task.files = _read_task()
             self._prepare()
         except _Stopped:
             self._events.emit("worker", task.id, {"status": "cleaning_up"})
@@ -370,7 +387,8 @@ class _Worker:
         if task_id in self._running or task_id in self._waiting:
             _note(f"the task {task_id} is here already")
             return
-        task = Task(self._events, task_id, message.get("input"), message.get("output_dir"))
+        files = _files_in(message.get("input_dir"), message.get("files"))
+        task = Task(self._events, task_id, message.get("input"), files, message.get("output_dir"))
         if len(self._running) < self._slots:
             self._start(task)
         else:
@@ -507,16 +525,43 @@ class _Worker:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _read_input():
-    """Of a one-off worker; None where there is none."""
+def _read_task():
+    """Input and files of a one-off worker; the input is None where there is none."""
     path = os.environ.get("INPUT_FILE")
     try:
-        if path:
-            return json.loads(Path(path).read_bytes())
-        raw = os.environ.get("TASK_INPUT")
-        return json.loads(raw) if raw else None
+        raw = Path(path).read_bytes() if path else os.environ.get("TASK_INPUT")
+        return json.loads(raw) if raw else None, _read_files()
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"the input cannot be read: {error}") from error
+
+
+def _read_files():
+    folder = os.environ.get("INPUT_DIR")
+    told = os.environ.get("TASK_FILES")
+    if not folder or told:
+        return _files_in(folder, json.loads(told) if told else None)
+    # Started by hand, with a folder alone.
+    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    return [TaskFile(path.name, "application/octet-stream", path.stat().st_size, _sha256(path), path) for path in paths]
+
+
+def _files_in(folder, told):
+    """The files in a folder, as the protocol tells of them; what it does not tell of is not there."""
+    if not isinstance(folder, str) or not isinstance(told, list):
+        return []
+    return [TaskFile(file["name"], file["media_type"], file["bytes"], file["sha256"], Path(folder) / file["name"]) for file in told if _is_file(file)]
+
+
+def _is_file(told):
+    return isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in (("name", str), ("media_type", str), ("bytes", int), ("sha256", str)))
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1024 * 1024):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _json(value):

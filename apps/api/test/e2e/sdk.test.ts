@@ -5,6 +5,7 @@ import { BASE_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { RUNNERS } from './scripts.ts'
 import { faultsOf, type PresetSource, type SeenEvent, TestService } from './service.ts'
+import { sha256, upload } from './uploads.ts'
 
 const SDK = realpathSync(join(import.meta.dirname, '../../../../workers/sdk'))
 
@@ -84,6 +85,21 @@ describe.each(RUNNERS)('workers in Python in the service, with the $runner runne
       )
       expect(kinds(events).filter((kind) => kind === 'ArtifactEvent')).toHaveLength(2)
       expect(await service.task(id)).toMatchObject({ status: 'COMPLETED', exitCode: 0 })
+    })
+
+    test.each(['one-off', 'session'])('one made with the SDK has the files of its task: %s', async (kind) => {
+      const { id: uploadId } = await upload(service, 'heard', { name: 'a clip.txt', type: 'text/plain' })
+      const { id } = await service.run(kind, { input: { do: 'files' }, files: [{ uploadId }] })
+      const [result] = (await service.events(id)).filter(({ __typename }) => __typename === 'ResultEvent')
+      expect(result?.['value']).toMatchObject([
+        {
+          name: 'a clip.txt',
+          mediaType: 'text/plain',
+          bytes: 5,
+          sha256: sha256('heard'),
+          content: 'heard',
+        },
+      ])
     })
 
     test('the same one as a session does several tasks at once, and stays warm over a cancel', async () => {

@@ -104,18 +104,23 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
 
     it('is the files that its task was given, in INPUT_DIR', async () => {
       const files = [fileOf('a clip.wav', 'heard'), fileOf('\u00fc.txt', 'read')]
-      const placed = await start('cd "$INPUT_DIR" && printf "%s\\n" * && cat *; cat > "$OUTPUT_DIR/stdin"', {
-        files,
-      })
+      const placed = await start(
+        'cd "$INPUT_DIR" && printf "%s\\n" * && cat *; cat > "$OUTPUT_DIR/stdin"; printf %s "$TASK_FILES" > "$OUTPUT_DIR/files"',
+        { files },
+      )
       const { stdout } = await read(placed.name)
       expect(stdout.toString()).toBe('a clip.wav\n\u00fc.txt\nheardread')
       const command = JSON.parse(await readFile(join(stage.files(placed), 'stdin'), 'utf8')) as object
       expect(command).toMatchObject({ files: files.map(told) })
       expect(command).toHaveProperty('input_dir')
+      const environment = await readFile(join(stage.files(placed), 'files'), 'utf8')
+      expect(JSON.parse(environment)).toEqual(files.map(told))
     })
 
     it('is no folder of files where it was given none', async () => {
-      expect((await environmentOf({})).found).not.toHaveProperty('INPUT_DIR')
+      const { found } = await environmentOf({})
+      expect(found).not.toHaveProperty('INPUT_DIR')
+      expect(found).not.toHaveProperty('TASK_FILES')
     })
 
     it('is told to the next runner for as long as the worker is there, so that its output can be read without its secrets', async () => {
@@ -262,7 +267,7 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       await input.run({ ...run, runId: 'task.1' })
       await input.run({ ...run, runId: 'task.2', files: [fileOf('more.txt', 'third')] })
       input.detach()
-      const later = await read(name, { until: ({ stdout }) => stdout.includes('third') })
+      const later = await read(name, { until: ({ stdout }) => stdout.includes('thirdsecond') })
       expect(later.stdout.toString()).toMatch(/more\.txt\ntwo\.txt\nthirdsecond/)
     })
 

@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { WorkerEvent } from '@gpu-service/event-parser'
@@ -56,6 +57,27 @@ describe.each(SDKS)('a worker made with the SDK for $sdk', ({ sdk, command }) =>
     return start({ TASK_ID: 'a.1', INPUT_FILE: file, OUTPUT_DIR: folder, ...env })
   }
 
+  /** A folder with a file in it, what the service tells of that, and what the worker then says. */
+  async function giveFile() {
+    const inputs = join(folder, 'given')
+    const name = 'a clip \u00fc.txt'
+    await mkdir(inputs)
+    await writeFile(join(inputs, name), 'heard')
+    const sha256 = createHash('sha256').update('heard').digest('hex')
+    return {
+      folder: inputs,
+      told: { name, media_type: 'text/plain', bytes: 5, sha256 },
+      expected: {
+        name,
+        mediaType: 'text/plain',
+        bytes: 5,
+        sha256,
+        path: join(inputs, name),
+        content: 'heard',
+      },
+    }
+  }
+
   /** Runs it to its end; nothing but whole, counted events may have come. */
   async function end(worker: WorkerProcess) {
     const exitCode = await worker.ended()
@@ -105,6 +127,21 @@ describe.each(SDKS)('a worker made with the SDK for $sdk', ({ sdk, command }) =>
     test('takes its input from TASK_INPUT where there is no file, and needs no task', async () => {
       const { said } = await end(start({ TASK_INPUT: '"by hand"' }))
       expect(said.at(-2)).toEqual({ type: 'result', value: { input: 'by hand' }, taskId: null })
+    })
+
+    test('has the files that it was told of, or by hand those of the folder', async () => {
+      const { folder: inputs, told, expected } = await giveFile()
+      const TASK_FILES = JSON.stringify([told, { name: 'nameless' }])
+      const { said } = await end(await startOneOff({ do: 'files' }, { INPUT_DIR: inputs, TASK_FILES }))
+      expect(said.at(-2)).toMatchObject({ type: 'result', value: [expected] })
+      const byHand = await end(start({ TASK_INPUT: '{"do":"files"}', INPUT_DIR: inputs }))
+      const value = [{ ...expected, mediaType: 'application/octet-stream' }]
+      expect(byHand.said.at(-2)).toMatchObject({ type: 'result', value })
+    })
+
+    test('fails where its files cannot be read', async () => {
+      const { events } = await oneOff({ do: 'files' }, { INPUT_DIR: join(folder, 'missing') })
+      expect(events.at(-1)).toMatchObject({ status: 'failed', error: { code: 'INVALID_INPUT' } })
     })
 
     test('says every event of the protocol', async () => {
@@ -219,6 +256,17 @@ describe.each(SDKS)('a worker made with the SDK for $sdk', ({ sdk, command }) =>
         { type: 'finish', status: 'completed', error: null, taskId: 'b.1' },
       ])
       expect(exitCode).toBe(0)
+    })
+
+    test('each task has the files that it was given, and none where it was given none', async () => {
+      const worker = await startReady()
+      const { folder: input_dir, told, expected } = await giveFile()
+      for (const [task_id, files] of Object.entries({ 'a.1': { input_dir, files: [told] }, 'b.1': {} })) {
+        worker.send({ command: 'run', task_id, attempt: 1, input: { do: 'files' }, ...files })
+        await worker.finished(task_id)
+      }
+      expect(worker.of('a.1').at(-2)).toEqual({ type: 'result', value: [expected] })
+      expect(worker.of('b.1').at(-2)).toEqual({ type: 'result', value: [] })
     })
 
     test('passes over what it does not know', async () => {

@@ -1,6 +1,6 @@
 // Does what its input asks for; `behaviours.py` does the same in the other language.
 import { spawnSync } from 'node:child_process'
-import { writeFileSync, writeSync } from 'node:fs'
+import { readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
@@ -37,6 +37,11 @@ const BEHAVIOURS = {
   nothing: () => undefined,
   model: ({ model }) => model,
   input: ({ input }) => ({ input }),
+  files: ({ files }) => files.map((file) => ({ ...file, content: readFileSync(file.path, 'utf8') })),
+  'need a file'({ files }) {
+    if (files.length === 0) throw new InvalidInput('there is no file')
+    return files[0].name
+  },
   async *endless(task) {
     try {
       for (;;) {

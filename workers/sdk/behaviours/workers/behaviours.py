@@ -32,6 +32,13 @@ def stream(task):
     return task.input.get("value")
 
 
+def files(task):
+    return [
+        {"name": file.name, "mediaType": file.media_type, "bytes": file.bytes, "sha256": file.sha256, "path": file.path, "content": file.path.read_text()}
+        for file in task.files
+    ]
+
+
 def endless(task):
     try:
         while True:
@@ -138,6 +145,7 @@ BEHAVIOURS = {
     "nothing": lambda task: None,
     "model": lambda task: task.model,
     "input": lambda task: {"input": task.input},
+    "files": files,
     "endless": endless,
     "patient": patient,
     "everything": everything,

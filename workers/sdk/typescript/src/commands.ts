@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
-import type { JsonValue } from './json.ts'
+import { filesIn, type TaskFile } from './files.ts'
+import { isObject, type JsonValue } from './json.ts'
 import { note } from './note.ts'
 
 /** What the service says to a session worker. */
@@ -9,6 +10,7 @@ export type Command =
       readonly kind: 'run'
       readonly taskId: string
       readonly input: JsonValue
+      readonly files: readonly TaskFile[]
       readonly outputDir: string | null
     }
   | { readonly kind: 'cancel'; readonly taskId: string }
@@ -37,9 +39,11 @@ function parse(line: string): Command | 'unknown' | 'broken' {
   if (command !== 'run' && command !== 'cancel') return 'unknown'
   if (typeof taskId !== 'string') return 'broken'
   if (command === 'cancel') return { kind: 'cancel', taskId }
-  return { kind: 'run', taskId, input, outputDir: typeof outputDir === 'string' ? outputDir : null }
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, JsonValue>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+  return {
+    kind: 'run',
+    taskId,
+    input,
+    files: filesIn(fields['input_dir'], fields['files']),
+    outputDir: typeof outputDir === 'string' ? outputDir : null,
+  }
 }

@@ -1,4 +1,5 @@
 export { InvalidInput, TaskFailed } from './failure.ts'
+export type { TaskFile } from './files.ts'
 export type { JsonValue } from './json.ts'
 export { serve } from './serve.ts'
 export type { ArtifactLabel, LogLevel, Task } from './task.ts'

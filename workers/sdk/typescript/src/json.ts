@@ -1,6 +1,10 @@
 export type JsonValue =
   string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue }
 
+export function isObject(value: unknown): value is Readonly<Record<string, JsonValue>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
 /**
  * JSON in ASCII: what reads a container's output may cut long lines in the middle of a character. NaN and the infinities become null,
  * typed arrays become arrays of numbers.

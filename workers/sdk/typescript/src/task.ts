@@ -1,6 +1,7 @@
 import { mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, relative, resolve, sep } from 'node:path'
 import type { Events } from './events.ts'
+import type { TaskFile } from './files.ts'
 import type { JsonValue } from './json.ts'
 import { note } from './note.ts'
 
@@ -20,6 +21,7 @@ export interface TaskOptions<Model> {
   /** `null`: the task of a worker that was started by hand, which needs no name. */
   readonly id: string | null
   readonly input: JsonValue
+  readonly files: readonly TaskFile[]
   readonly outputDir: string | null
   readonly model: Model
 }
@@ -34,6 +36,8 @@ export class Task<Model = unknown> {
   readonly id: string | null
   /** Parse it: nobody has looked at it. */
   readonly input: JsonValue
+  /** What it was given, in the order of its submission. */
+  readonly files: readonly TaskFile[]
   /** Where its files go; `null` where it was started by hand, without a folder. */
   readonly outputDir: string | null
   /** What `load` gave. */
@@ -43,9 +47,10 @@ export class Task<Model = unknown> {
   #hasDeltas = false
   #isOver = false
 
-  constructor(events: Events, { id, input, outputDir, model }: TaskOptions<Model>) {
+  constructor(events: Events, { id, input, files, outputDir, model }: TaskOptions<Model>) {
     this.id = id
     this.input = input
+    this.files = files
     this.outputDir = outputDir
     this.model = model
     this.#events = events

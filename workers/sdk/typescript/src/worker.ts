@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { readCommands } from './commands.ts'
 import { createEvents } from './events.ts'
 import { failureOf, InvalidInput, isCancellation } from './failure.ts'
+import { readFiles, type TaskFile } from './files.ts'
 import type { JsonValue } from './json.ts'
 import { note } from './note.ts'
 import { Task } from './task.ts'
@@ -59,9 +60,9 @@ export async function runWorker<Model>(
 
   async function serveOne(): Promise<number> {
     try {
-      const input = await readInput(INPUT_FILE, TASK_INPUT)
+      const { input, files } = await readTask()
       const model = await loaded()
-      start(new Task(events, { id: ownTask, input, outputDir: OUTPUT_DIR ?? null, model }))
+      start(new Task(events, { id: ownTask, input, files, outputDir: OUTPUT_DIR ?? null, model }))
     } catch (error) {
       events.emit('finish', ownTask, failureOf(error))
       return 1
@@ -84,8 +85,8 @@ export async function runWorker<Model>(
       if (command.kind === 'cancel') cancel(command.taskId)
       else if (command.kind === 'shutdown') stop()
       else {
-        const { taskId: id, input, outputDir } = command
-        accept(id, new Task(events, { id, input, outputDir, model }))
+        const { taskId: id, input, files, outputDir } = command
+        accept(id, new Task(events, { id, input, files, outputDir, model }))
       }
     }
     await workOff()
@@ -201,10 +202,12 @@ export async function runWorker<Model>(
   }
 }
 
-/** The input of a one-off worker; `null` where there is none. */
-async function readInput(file: string | undefined, text: string | undefined): Promise<JsonValue> {
+/** The task of a one-off worker; its input is `null` where there is none. */
+async function readTask(): Promise<{ input: JsonValue; files: readonly TaskFile[] }> {
+  const { INPUT_FILE: file, TASK_INPUT: text, INPUT_DIR, TASK_FILES } = process.env
   try {
-    return JSON.parse((file ? await readFile(file, 'utf8') : text) || 'null') as JsonValue
+    const input = JSON.parse((file ? await readFile(file, 'utf8') : text) || 'null') as JsonValue
+    return { input, files: await readFiles(INPUT_DIR, TASK_FILES) }
   } catch (error) {
     throw new InvalidInput(`the input cannot be read: ${String(error)}`, { cause: error })
   }
