@@ -54,6 +54,8 @@ export default tseslint.config(
               onlyDependOnLibsWithTags: [],
               allowedExternalImports: ['graphql-ws*'],
             },
+            // The SDK is one of them.
+            { sourceTag: 'type:worker', onlyDependOnLibsWithTags: ['type:worker'] },
             {
               sourceTag: 'type:tool',
               onlyDependOnLibsWithTags: ['type:tool', 'type:adapter', 'type:domain', 'type:protocol'],

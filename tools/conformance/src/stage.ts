@@ -8,6 +8,7 @@ import {
   type JsonValue,
   type Logger,
   OUTPUT_START,
+  type OutputStream,
   RunnerError,
   type RunOrder,
   silentLogger,
@@ -27,6 +28,8 @@ export interface StageOptions {
   /** `null`: an empty one. */
   readonly modelsDir: string | null
   readonly concurrency: number
+  /** Shown all that workers print, as it comes. */
+  readonly onOutput?: (stream: OutputStream, bytes: Uint8Array) => void
   /** Aborted: the workers are removed, and there are no more. */
   readonly signal: AbortSignal
 }
@@ -62,7 +65,7 @@ export class CannotStart extends Error {
 }
 
 export async function openStage(options: StageOptions): Promise<Stage> {
-  const { subject, env, modelsDir, concurrency, signal } = options
+  const { subject, env, modelsDir, concurrency, onOutput, signal } = options
   const root = await mkdtemp(join(tmpdir(), 'conformance-'))
   // Workers in containers are somebody else.
   await chmod(root, 0o755)
@@ -95,7 +98,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const hearing = new Hearing(started.startedAt)
     if (run !== null) hearing.give(run.runId)
     const reading = new AbortController()
-    const read = listen(runner, name, hearing, reading.signal)
+    const read = listen(runner, name, hearing, reading.signal, onOutput)
     return {
       name,
       hearing,
@@ -169,10 +172,13 @@ async function listen(
   name: WorkerName,
   hearing: Hearing,
   signal: AbortSignal,
+  onOutput: StageOptions['onOutput'],
 ): Promise<void> {
   for await (const item of runner.output(name, { after: OUTPUT_START, signal })) {
-    if (item.kind === 'data') hearing.hear(item.stream, item.bytes, item.at)
-    else if (item.kind === 'end') hearing.over(item.exit)
+    if (item.kind === 'data') {
+      onOutput?.(item.stream, item.bytes)
+      hearing.hear(item.stream, item.bytes, item.at)
+    } else if (item.kind === 'end') hearing.over(item.exit)
     else if (item.kind === 'lost') hearing.over({ exitCode: null, oomKilled: false, finishedAt: Date.now() })
   }
 }

@@ -1,0 +1,7 @@
+export { KitError } from './kit-error.ts'
+export { openPackage, subjectOf } from './packages.ts'
+export { type Insertion, insertPresets, insertionText } from './preset-insertion.ts'
+export { type PresetPolicy, registerWorker } from './register.ts'
+export { type RunOptions, runWorker } from './run.ts'
+export { type Language, type ScaffoldFile, workerFiles } from './scaffold.ts'
+export { parseWorkerName, workerFolder, type WorkerName } from './worker-name.ts'
