@@ -6,8 +6,6 @@ import type { WorkerPackage } from '@gpu-service/process-runner'
 import { KitError } from './kit-error.ts'
 import { type Insertion, insertPresets } from './preset-insertion.ts'
 
-export type PresetPolicy = Omit<ParseOptions, 'file'>
-
 /**
  * Puts a package's `presets.yaml` into a presets file, all of it or nothing. It is written only where the service would take it, and in one
  * step, so that the service never reads a half. Throws a `KitError` that says why not.
