@@ -90,7 +90,8 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const name = `gpu-${installation}-${workerId}` as WorkerName
     const spec = specOf(subject, mode, env, concurrency)
     names.add(name)
-    const started = await runner.start({ name, workerId, spec, gpus: [], secrets: [], run })
+    const { gpus, secrets } = subject.kind === 'preset' ? subject : { gpus: [], secrets: [] }
+    const started = await runner.start({ name, workerId, spec, gpus, secrets, run })
     if (started.status === 'failed') {
       names.delete(name)
       throw new CannotStart(`${started.message} ${started.hint}`)
@@ -187,7 +188,7 @@ function openRunner(
   subject: Subject,
   options: { installation: string; dataDir: string; modelsDir: string; logger: Logger },
 ): WorkerRunner {
-  if (subject.kind === 'image') return createDockerRunner({ ...options, credentialsFile: null })
+  if (subject.kind !== 'command') return createDockerRunner({ ...options, credentialsFile: null })
   // The command is run where the person who grades it is.
   const local = {
     name: 'graded',

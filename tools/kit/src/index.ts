@@ -1,6 +1,7 @@
 export { deployFolder } from './deploy-folder.ts'
 export { deployImage, type Deployment } from './deploy-image.ts'
 export { type DeployOptions, deployWorker } from './deploy.ts'
+export { type DoctorOptions, examine } from './doctor.ts'
 export { KitError } from './kit-error.ts'
 export { openPackage, subjectOf } from './packages.ts'
 export { type Insertion, insertPresets, insertionText } from './preset-insertion.ts'

@@ -1,6 +1,7 @@
 import { execFile, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { BASE_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { describe, expect, test } from 'vitest'
 import { parseWorkerName, runWorker, openPackage, subjectOf } from '../src/index.ts'
 import { freshWorker } from './fresh-worker.ts'
@@ -46,6 +47,32 @@ describe.each(['python', 'typescript'] as const)('a new worker in %s', (language
     },
   )
 })
+
+test.skipIf(testEngine() === null)(
+  'a new worker builds its image, and does a task in a container',
+  async () => {
+    await testEngine()?.ensureImage(BASE_IMAGE)
+    await using worker = await freshWorker('text/kit-test-worker', 'python')
+    const found = await openPackage(worker.root, 'text/kit-test-worker')
+    await run(join(worker.folder, 'build.sh'), { env: { ...process.env, DOCKER_BUILDKIT: '0' } })
+    try {
+      const lines: string[] = []
+      const isCompleted = await runWorker({
+        subject: subjectOf(found, false),
+        input: { prompt: 'Hello you' },
+        env: {},
+        modelsDir: null,
+        print: (line) => lines.push(line),
+        signal: new AbortController().signal,
+      })
+      expect(lines.join('\n')).toContain('text_delta   "you "')
+      expect(isCompleted).toBe(true)
+    } finally {
+      await run('docker', ['image', 'rm', found.image])
+    }
+  },
+  300_000,
+)
 
 test('a worker that fails is told, with what it says on standard error', async () => {
   const lines: string[] = []
