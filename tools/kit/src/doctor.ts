@@ -16,7 +16,7 @@ import {
   silentLogger,
 } from '@gpu-service/tasks'
 import Docker from 'dockerode'
-import { type Examination, examinationText } from './examination.ts'
+import { type Examination, examinationText, messageOf } from './examination.ts'
 import { examineGpus } from './gpu-examination.ts'
 import { KitError } from './kit-error.ts'
 import { examineWorker } from './worker-examination.ts'
@@ -155,8 +155,4 @@ async function examineSecrets(
       })
   }
   return secrets.length === spec.secrets.length ? secrets : null
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -11,3 +11,7 @@ export function examinationText(examination: Examination): string {
   const head = `${MARKS[status]} ${name}: ${what}`
   return examination.status === 'wrong' ? `${head}\n    ${examination.mend}` : head
 }
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

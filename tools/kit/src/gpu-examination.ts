@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import type { AssignedGpu, GpuId, WorkerSpec } from '@gpu-service/tasks'
 import Docker from 'dockerode'
-import type { Examination } from './examination.ts'
+import { type Examination, messageOf } from './examination.ts'
 
 const NAME = 'GPU'
 
@@ -70,10 +70,7 @@ async function containerProblem(image: string): Promise<{ what: string; mend: st
     if (StatusCode === 0) return null
     return { what: `nvidia-smi fails in a container with exit code ${StatusCode}`, mend }
   } catch (error) {
-    return {
-      what: `a container does not reach it: ${error instanceof Error ? error.message : String(error)}`,
-      mend,
-    }
+    return { what: `a container does not reach it: ${messageOf(error)}`, mend }
   } finally {
     await container.remove({ force: true })
   }

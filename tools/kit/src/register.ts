@@ -46,6 +46,8 @@ async function replace(path: string, before: string, text: string): Promise<void
     {
       await using handle = await open(draft, 'wx', mode)
       await handle.chown(uid, gid)
+      // Whatever the umask is here: the service may be somebody else.
+      await handle.chmod(mode)
       await handle.writeFile(text)
       await handle.sync()
     }

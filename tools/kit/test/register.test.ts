@@ -91,13 +91,13 @@ describe('a worker is registered', () => {
     )
 
   test('in one step, with the rights that the file had, through a link', async () => {
-    await chmod(file, 0o640)
+    await chmod(file, 0o664)
     const link = join(folder, 'link.yaml')
     await symlink(file, link)
     file = link
     expect(await register()).toMatchObject({ added: ['chat/inference'] })
     expect(await register()).toMatchObject({ added: [], present: ['chat/inference'] })
-    expect((await stat(file)).mode & 0o777).toBe(0o640)
+    expect((await stat(file)).mode & 0o777).toBe(0o664)
     expect(await readdir(join(folder, 'config'))).toEqual(['model_presets.yaml'])
   })
 
