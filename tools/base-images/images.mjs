@@ -38,11 +38,21 @@ export async function makeBaseImage(docker, image, { replace, log }) {
  */
 export async function ensureWorkerImage(docker, { folder, image, log }) {
   if (await hasImage(docker, image)) return
-  for (const base of await baseImagesOf(folder)) await ensureBaseImage(docker, base, log)
+  await ensureBaseImagesOf(docker, folder, log)
   const files = (await readdir(folder)).filter((name) => !name.startsWith('.') && !NOT_IN_IMAGES.has(name))
   const started = performance.now()
   await buildImage(docker, { folder, files, image })
   log(`${image}: built in ${((performance.now() - started) / 1000).toFixed(1)} s`)
+}
+
+/**
+ * Pulls or makes what a worker package's image is built from.
+ * @param {import('dockerode')} docker
+ * @param {string} folder
+ * @param {Log} log
+ */
+export async function ensureBaseImagesOf(docker, folder, log) {
+  for (const base of await baseImagesOf(folder)) await ensureBaseImage(docker, base, log)
 }
 
 /**

@@ -1,2 +1,7 @@
 export { createProcessRunner, type ProcessRunnerOptions } from './process-runner.ts'
-export { createWorkerPackages, type WorkerPackage, type WorkerPackages } from './worker-packages.ts'
+export {
+  createWorkerPackages,
+  readWorkerPackage,
+  type WorkerPackage,
+  type WorkerPackages,
+} from './worker-packages.ts'

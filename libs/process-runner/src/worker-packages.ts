@@ -31,7 +31,7 @@ export function createWorkerPackages(options: { workersDir: string; logger: Logg
   async function* packages(folder: string, depth: number): AsyncGenerator<WorkerPackage> {
     const entries = await entriesOf(folder)
     if (entries.some((entry) => entry.name === MANIFEST)) {
-      const manifest = await readManifest(folder)
+      const manifest = await readWorkerPackage(folder)
       if (typeof manifest === 'string')
         logger.warn({ issue: manifest }, 'A worker manifest is not valid; its package is not used')
       else yield manifest
@@ -53,8 +53,8 @@ export function createWorkerPackages(options: { workersDir: string; logger: Logg
   }
 }
 
-/** Parses the manifest in a folder, or says with file, line and column what is wrong with it. */
-async function readManifest(folder: string): Promise<WorkerPackage | string> {
+/** Reads the package in a folder, or says with file, line and column what is wrong with its manifest. Throws where there is none. */
+export async function readWorkerPackage(folder: string): Promise<WorkerPackage | string> {
   const file = join(folder, MANIFEST)
   const text = await readStart(file)
   if (text === null) return `${file}: is larger than ${MAX_MANIFEST_BYTES} bytes`

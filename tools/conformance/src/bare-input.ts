@@ -9,7 +9,7 @@ import { type Examination, seconds } from './one-off.ts'
 import { programOf, specOf, type Subject } from './subject.ts'
 
 export interface BareExamination extends Examination {
-  readonly subject: Subject
+  readonly subject: Exclude<Subject, { kind: 'preset' }>
   readonly env: TextMap
   readonly signal: AbortSignal
 }

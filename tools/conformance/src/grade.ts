@@ -53,7 +53,7 @@ export async function gradeWorker(options: GradeOptions): Promise<Grade> {
   const modes: ('one-off' | 'session')[] = []
   await using stage = await openStage({ ...options, env })
   const examination = {
-    ...{ stage, notebook, limits, input, longInput, concurrency, subject, env, signal },
+    ...{ stage, notebook, limits, input, longInput, concurrency, env, signal },
     mark: subject.kind === 'command' ? mark : null,
   }
   try {
@@ -63,7 +63,9 @@ export async function gradeWorker(options: GradeOptions): Promise<Grade> {
     }
     if (mode === 'session' || (mode === 'auto' && (await isSession(examination)))) {
       modes.push('session')
-      if (await examineSession(examination)) await examineBareInput(examination)
+      const goesOn = await examineSession(examination)
+      // That one has only what the protocol names, and not what a preset may give it.
+      if (goesOn && subject.kind !== 'preset') await examineBareInput({ ...examination, subject })
     }
   } catch (error) {
     if (!(error instanceof CannotStart)) throw error

@@ -2,4 +2,5 @@ export { type Check, type Figure, type Finding, type FindingCode, FINDINGS } fro
 export { type Grade, type GradeOptions, gradeWorker } from './grade.ts'
 export type { Limits } from './limits.ts'
 export { checkText, gradeText } from './report.ts'
+export { openStage } from './stage.ts'
 export type { Subject } from './subject.ts'

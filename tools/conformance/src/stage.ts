@@ -8,6 +8,7 @@ import {
   type JsonValue,
   type Logger,
   OUTPUT_START,
+  type OutputStream,
   RunnerError,
   type RunOrder,
   silentLogger,
@@ -30,6 +31,8 @@ export interface StageOptions {
   readonly concurrency: number
   /** The files of this machine that its tasks are given; none unless told. */
   readonly files?: readonly string[]
+  /** Shown all that workers print, as it comes. */
+  readonly onOutput?: (stream: OutputStream, bytes: Uint8Array) => void
   /** Aborted: the workers are removed, and there are no more. */
   readonly signal: AbortSignal
 }
@@ -65,7 +68,7 @@ export class CannotStart extends Error {
 }
 
 export async function openStage(options: StageOptions): Promise<Stage> {
-  const { subject, env, modelsDir, concurrency, signal } = options
+  const { subject, env, modelsDir, concurrency, onOutput, signal } = options
   const files = await readFiles(options.files ?? [])
   const root = await mkdtemp(join(tmpdir(), 'conformance-'))
   // Workers in containers are somebody else.
@@ -91,7 +94,8 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const name = `gpu-${installation}-${workerId}` as WorkerName
     const spec = specOf(subject, mode, env, concurrency)
     names.add(name)
-    const started = await runner.start({ name, workerId, spec, gpus: [], secrets: [], run })
+    const { gpus, secrets } = subject.kind === 'preset' ? subject : { gpus: [], secrets: [] }
+    const started = await runner.start({ name, workerId, spec, gpus, secrets, run })
     // One that was removed while it was being started would be said not to start.
     signal.throwIfAborted()
     if (started.status === 'failed') {
@@ -101,7 +105,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const hearing = new Hearing(started.startedAt)
     if (run !== null) hearing.give(run.runId)
     const reading = new AbortController()
-    const read = listen(runner, name, hearing, reading.signal)
+    const read = listen(runner, name, hearing, reading.signal, onOutput)
     return {
       name,
       hearing,
@@ -175,10 +179,13 @@ async function listen(
   name: WorkerName,
   hearing: Hearing,
   signal: AbortSignal,
+  onOutput: StageOptions['onOutput'],
 ): Promise<void> {
   for await (const item of runner.output(name, { after: OUTPUT_START, signal })) {
-    if (item.kind === 'data') hearing.hear(item.stream, item.bytes, item.at)
-    else if (item.kind === 'end') hearing.over(item.exit)
+    if (item.kind === 'data') {
+      onOutput?.(item.stream, item.bytes)
+      hearing.hear(item.stream, item.bytes, item.at)
+    } else if (item.kind === 'end') hearing.over(item.exit)
     else if (item.kind === 'lost') hearing.over({ exitCode: null, oomKilled: false, finishedAt: Date.now() })
   }
 }
@@ -187,7 +194,7 @@ function openRunner(
   subject: Subject,
   options: { installation: string; dataDir: string; modelsDir: string; logger: Logger },
 ): WorkerRunner {
-  if (subject.kind === 'image') return createDockerRunner({ ...options, credentialsFile: null })
+  if (subject.kind !== 'command') return createDockerRunner({ ...options, credentialsFile: null })
   // The command is run where the person who grades it is.
   const local = {
     name: 'graded',

@@ -1,4 +1,4 @@
-import { type PresetId, type TextMap, type WorkerMode, type WorkerSpec } from '@gpu-service/tasks'
+import type { AssignedGpu, PresetId, Secret, TextMap, WorkerMode, WorkerSpec } from '@gpu-service/tasks'
 
 /** What is graded. */
 export type Subject =
@@ -15,6 +15,13 @@ export type Subject =
       /** The folder that it is run in. */
       readonly cwd: string
     }
+  | {
+      /** The worker of a preset in its container, with all that the preset gives it. */
+      readonly kind: 'preset'
+      readonly spec: WorkerSpec
+      readonly gpus: readonly AssignedGpu[]
+      readonly secrets: readonly Secret[]
+    }
 
 /** The name that the process runner looks up; any would do. */
 export const LOCAL_IMAGE = 'graded:latest'
@@ -26,6 +33,11 @@ export function programOf(line: string): readonly string[] {
 
 /** A preset for the worker, as confined as it is in the service. */
 export function specOf(subject: Subject, mode: WorkerMode, env: TextMap, concurrency: number): WorkerSpec {
+  const session = mode === 'SESSION' ? sessionOf(concurrency) : null
+  if (subject.kind === 'preset') {
+    const { spec } = subject
+    return { ...spec, mode, pull: 'never', env: { ...spec.env, ...env }, session }
+  }
   return {
     presetId: 'conformance/worker' as PresetId,
     model: env['MODEL_NAME'] ?? 'conformance',
@@ -54,19 +66,20 @@ export function specOf(subject: Subject, mode: WorkerMode, env: TextMap, concurr
       finishGraceMs: 10_000,
     },
     retry: { maxAttempts: 1, backoffMs: 0, on: [] },
-    session:
-      mode === 'SESSION'
-        ? {
-            maxConcurrency: concurrency,
-            maxWorkers: null,
-            idleMs: null,
-            maxTasks: null,
-            maxAgeMs: null,
-            minResidencyMs: 0,
-            pinned: false,
-            prewarm: 0,
-            isolation: 'shared',
-          }
-        : null,
+    session,
+  }
+}
+
+function sessionOf(maxConcurrency: number): WorkerSpec['session'] {
+  return {
+    maxConcurrency,
+    maxWorkers: null,
+    idleMs: null,
+    maxTasks: null,
+    maxAgeMs: null,
+    minResidencyMs: 0,
+    pinned: false,
+    prewarm: 0,
+    isolation: 'shared',
   }
 }

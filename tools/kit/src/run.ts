@@ -1,0 +1,71 @@
+import { openStage, type Subject } from '@gpu-service/conformance'
+import { createEventParser, createLineReader } from '@gpu-service/event-parser'
+import type { JsonValue, TextMap } from '@gpu-service/tasks'
+import { eventText } from './event-text.ts'
+
+export interface RunOptions {
+  readonly subject: Subject
+  readonly input: JsonValue
+  readonly env: TextMap
+  /** What MODEL_PATH points at; `null`: an empty folder. */
+  readonly modelsDir: string | null
+  readonly print: (line: string) => void
+  /** Aborted: the worker is removed, and its reason thrown. */
+  readonly signal: AbortSignal
+}
+
+const MAX_STDERR_LINE = 64 * 1024
+/** No timer can wait longer than some 24 days. */
+const A_DAY_MS = 86_400_000
+
+/**
+ * Gives one task to a worker, confined as in the service but without it, and prints what it says, each line with the seconds since its start.
+ * Whether the task was completed. Throws a `CannotStart`, and a `RunnerError` where the engine is away.
+ */
+export async function runWorker({ print, ...options }: RunOptions): Promise<boolean> {
+  const started = performance.now()
+  const say = (text: string): void => {
+    print(`${((performance.now() - started) / 1000).toFixed(2).padStart(7)}  ${readable(text)}`)
+  }
+  const streams = {
+    stdout: createEventParser({
+      event: (event) => {
+        say(eventText(event))
+      },
+      log: (line) => {
+        say(`(no event)   ${line}`)
+      },
+      fault: ({ kind, detail, line }) => {
+        say(`BROKEN       ${kind}: ${detail}: ${line}`)
+      },
+    }),
+    stderr: createLineReader(
+      {
+        line: (line) => {
+          say(`stderr       ${line}`)
+        },
+      },
+      { maxLineBytes: MAX_STDERR_LINE },
+    ),
+  }
+  await using stage = await openStage({
+    ...options,
+    concurrency: 1,
+    onOutput: (stream, bytes) => {
+      streams[stream].feed(bytes)
+    },
+  })
+  const { hearing, runId } = await stage.startOneOff(options.input)
+  while (!(await hearing.ended(A_DAY_MS)));
+  options.signal.throwIfAborted()
+  for (const stream of Object.values(streams)) stream.end()
+  const { exitCode } = hearing
+  say(exitCode === null ? 'It is gone' : `It has exited with code ${exitCode}`)
+  const finish = hearing.finished.get(runId)?.event
+  return finish?.type === 'finish' && finish.status === 'completed' && exitCode === 0
+}
+
+/** Without what would change the terminal. */
+function readable(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, '\uFFFD')
+}
