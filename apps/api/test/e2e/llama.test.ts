@@ -1,13 +1,24 @@
-import { chmod, copyFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { writeTinyModel } from '@gpu-service/llama-worker/testing'
 import { LLAMA_WORKER_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { deltasOf, noDocker } from './scripts.ts'
 import { faultsOf, type PresetSource, type SeenEvent, TestService } from './service.ts'
 
 const CONTEXT_SIZE = 256
+const PACKAGE = join(import.meta.dirname, '../../../../workers/llama/llama-worker')
+
+async function yamlOf(file: string): Promise<Readonly<Record<string, unknown>>> {
+  return parse(await readFile(join(PACKAGE, file), 'utf8')) as Record<string, unknown>
+}
+
+const manifest = await yamlOf('worker.yaml')
+const { models: examples } = (await yamlOf('presets.yaml')) as {
+  models: Record<string, Record<string, PresetSource>>
+}
 
 /** The worker on a model of 0.6 MB that says words without sense, some thousand a second. */
 function llama(more: PresetSource = {}, env: Readonly<Record<string, string>> = {}): PresetSource {
@@ -20,12 +31,17 @@ function llama(more: PresetSource = {}, env: Readonly<Record<string, string>> = 
   }
 }
 
-const PRESETS = {
+const PRESETS: Readonly<Record<string, PresetSource>> = {
   'one-off': llama({}, { CONTEXT_SIZE: `${CONTEXT_SIZE}` }),
-  session: llama({ mode: 'session', session: { max_concurrency: 3, max_workers: 1 } }, { SLOTS: '3' }),
+  session: llama(
+    { input: manifest['input'], mode: 'session', session: { max_concurrency: 3, max_workers: 1 } },
+    { SLOTS: '3' },
+  ),
   absent: llama({ model_path: 'absent' }),
   junk: llama({ model_path: 'junk.gguf' }),
   cut: llama({ model_path: 'cut.gguf' }),
+  // Those that the package has for copying: a service whose presets are not valid does not start.
+  ...Object.fromEntries(Object.values(examples).flatMap((kinds) => Object.entries(kinds))),
 }
 
 const user = (content: string): object => ({ role: 'user', content })
@@ -75,16 +91,16 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
     }
   }
 
-  async function ask(input: object, more: object = {}): Promise<Answer> {
-    const id = await service.submit('session', { input, ...more })
+  async function ask(asked: object, more: object = {}): Promise<Answer> {
+    const id = await service.submit('session', { input: asked, ...more })
     const answer = await answerOf(id)
     expect(await service.task(id)).toMatchObject({ status: 'COMPLETED', text: answer.text || null })
     return answer
   }
 
   test('answers a chat as a one-off task: loads, streams, counts its tokens', async () => {
-    const input = { messages: [{ role: 'system', content: 'be good' }, user('the time')], max_tokens: 20 }
-    const id = await service.submit('one-off', { input })
+    const asked = { messages: [{ role: 'system', content: 'be good' }, user('the time')], max_tokens: 20 }
+    const id = await service.submit('one-off', { input: asked })
     const { events, deltas, usage, result } = await answerOf(id)
     expect(await service.task(id)).toMatchObject({ status: 'COMPLETED', exitCode: 0 })
     expect(deltas).toHaveLength(20)
@@ -196,7 +212,7 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
   test.each([
     [
       'an input that it does not understand',
-      'session',
+      'one-off',
       { messages: [{ role: 'nobody' }] },
       /^INVALID_INPUT: /,
     ],
@@ -209,8 +225,8 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
     ['a model that is not there', 'absent', { prompt: 'a' }, /there is no model at \/models\/absent/],
     ['a file that is no model', 'junk', { prompt: 'a' }, /\/models\/junk.gguf is no GGUF file/],
     ['a file that was cut', 'cut', { prompt: 'a' }, /Failed to load model/],
-  ])('%s fails the task', async (_what, kind, input, message) => {
-    const done = await service.run(kind, { input })
+  ])('%s fails the task', async (_what, kind, asked, message) => {
+    const done = await service.run(kind, { input: asked })
     expect(done).toMatchObject({ status: 'FAILED', attempt: 1, error: { code: 'WORKER_FAILED' } })
     expect(done.error?.message).toMatch(message)
   })

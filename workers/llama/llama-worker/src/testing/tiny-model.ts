@@ -1,9 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 
-const WIDTH = 64
-const BLOCKS = 2
 const HEADS = 4
-const FEED_FORWARD = 128
 const ALIGNMENT = 32
 
 /** How many tokens the model that `writeTinyModel` makes can see at once. */
@@ -21,6 +18,15 @@ const TEMPLATE =
 /** What a token is, as the format numbers it. */
 const PIECE = { normal: 1, unknown: 2, control: 3, byte: 6 } as const
 
+export interface TinyModelOptions {
+  readonly seed?: number
+  /** A multiple of 8. */
+  readonly width?: number
+  readonly blocks?: number
+}
+
+type Size = Required<Pick<TinyModelOptions, 'width' | 'blocks'>>
+
 interface Vocabulary {
   readonly tokens: readonly string[]
   readonly types: readonly number[]
@@ -35,13 +41,17 @@ interface Tensor {
 }
 
 /**
- * Writes a model of the llama architecture with random weights, 0.6 MB, as a GGUF file of version 3. It says words of `TINY_WORDS` without any
+ * Writes a model of the llama architecture with random weights as a GGUF file of version 3, of 0.6 MB unless it is to be larger. It says words of `TINY_WORDS` without any
  * sense, and never ends by itself. The same seed makes the same file.
  */
-export async function writeTinyModel(file: string, { seed = 1 } = {}): Promise<void> {
+export async function writeTinyModel(
+  file: string,
+  { seed = 1, width = 64, blocks = 2 }: TinyModelOptions = {},
+): Promise<void> {
+  const size = { width, blocks }
   const vocabulary = makeVocabulary()
-  const tensors = makeTensors(vocabulary, normalNumbers(seed))
-  const metadata = makeMetadata(vocabulary)
+  const tensors = makeTensors(vocabulary, size, normalNumbers(seed))
+  const metadata = makeMetadata(vocabulary, size)
   const header = [
     Buffer.from('GGUF'),
     uint32(3),
@@ -84,7 +94,11 @@ function makeVocabulary(): Vocabulary {
   return { tokens, types, words: [first, end] }
 }
 
-function makeTensors({ tokens, words }: Vocabulary, next: () => number): readonly Tensor[] {
+function makeTensors(
+  { tokens, words }: Vocabulary,
+  { width, blocks }: Size,
+  next: () => number,
+): readonly Tensor[] {
   const matrix = (name: string, columns: number, rows: number, deviation: number): Tensor => ({
     name: `${name}.weight`,
     shape: [columns, rows],
@@ -92,32 +106,33 @@ function makeTensors({ tokens, words }: Vocabulary, next: () => number): readonl
   })
   const norm = (name: string): Tensor => ({
     name: `${name}.weight`,
-    shape: [WIDTH],
-    values: new Float32Array(WIDTH).fill(1),
+    shape: [width],
+    values: new Float32Array(width).fill(1),
   })
-  const small = 1 / Math.sqrt(WIDTH)
-  const blocks = Array.from({ length: BLOCKS }, (_, block) => {
+  const forward = 2 * width
+  const small = 1 / Math.sqrt(width)
+  const layers = Array.from({ length: blocks }, (_, block) => {
     const of = (name: string): string => `blk.${block}.${name}`
     return [
       norm(of('attn_norm')),
-      matrix(of('attn_q'), WIDTH, WIDTH, small),
-      matrix(of('attn_k'), WIDTH, WIDTH, small),
-      matrix(of('attn_v'), WIDTH, WIDTH, small),
-      matrix(of('attn_output'), WIDTH, WIDTH, small),
+      matrix(of('attn_q'), width, width, small),
+      matrix(of('attn_k'), width, width, small),
+      matrix(of('attn_v'), width, width, small),
+      matrix(of('attn_output'), width, width, small),
       norm(of('ffn_norm')),
-      matrix(of('ffn_gate'), WIDTH, FEED_FORWARD, small),
-      matrix(of('ffn_up'), WIDTH, FEED_FORWARD, small),
-      matrix(of('ffn_down'), FEED_FORWARD, WIDTH, 1 / Math.sqrt(FEED_FORWARD)),
+      matrix(of('ffn_gate'), width, forward, small),
+      matrix(of('ffn_up'), width, forward, small),
+      matrix(of('ffn_down'), forward, width, 1 / Math.sqrt(forward)),
     ]
   })
-  const output = matrix('output', WIDTH, tokens.length, 4 * small)
+  const output = matrix('output', width, tokens.length, 4 * small)
   // What is no word is never said: beside the best of a hundred words nothing has a chance whose score is 0.
-  output.values.fill(0, 0, words[0] * WIDTH)
-  output.values.fill(0, words[1] * WIDTH)
-  return [matrix('token_embd', WIDTH, tokens.length, 1), ...blocks.flat(), norm('output_norm'), output]
+  output.values.fill(0, 0, words[0] * width)
+  output.values.fill(0, words[1] * width)
+  return [matrix('token_embd', width, tokens.length, 1), ...layers.flat(), norm('output_norm'), output]
 }
 
-function makeMetadata({ tokens, types }: Vocabulary): readonly Buffer[] {
+function makeMetadata({ tokens, types }: Vocabulary, { width, blocks }: Size): readonly Buffer[] {
   const number = (key: string, value: number): Buffer => entry(key, 4, uint32(value))
   const list = (key: string, type: number, items: readonly Buffer[]): Buffer =>
     entry(key, 9, uint32(type), uint64(items.length), ...items)
@@ -125,9 +140,9 @@ function makeMetadata({ tokens, types }: Vocabulary): readonly Buffer[] {
     entry('general.architecture', 8, text('llama')),
     entry('general.name', 8, text('tiny')),
     number('llama.context_length', TINY_CONTEXT),
-    number('llama.embedding_length', WIDTH),
-    number('llama.block_count', BLOCKS),
-    number('llama.feed_forward_length', FEED_FORWARD),
+    number('llama.embedding_length', width),
+    number('llama.block_count', blocks),
+    number('llama.feed_forward_length', 2 * width),
     number('llama.attention.head_count', HEADS),
     entry('llama.attention.layer_norm_rms_epsilon', 6, float32(1e-5)),
     entry('tokenizer.ggml.model', 8, text('llama')),
