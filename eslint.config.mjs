@@ -29,6 +29,8 @@ export default tseslint.config(
         'error',
         {
           banTransitiveDependencies: true,
+          // Of a worker's program, and installed for that alone: see its build.mjs.
+          allow: ['node-llama-cpp'],
           depConstraints: [
             {
               sourceTag: 'type:app',
@@ -48,6 +50,7 @@ export default tseslint.config(
               ],
             },
             { sourceTag: 'type:protocol', onlyDependOnLibsWithTags: [], allowedExternalImports: [] },
+            { sourceTag: 'type:worker', onlyDependOnLibsWithTags: ['type:worker'] },
             // It knows the service by its schema alone.
             {
               sourceTag: 'type:client',

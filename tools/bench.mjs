@@ -1,6 +1,6 @@
 // npm run bench [-- NAME …]: measures the parts and the whole service, prints a table with the ratio to the limit measured in the same run, and
 // writes bench-results/bench.json. Names: parser, planner, store, retention, search, flood, oneOff, twentyWorkers, thousandSubscribers,
-// warmTask, warmThroughput, adoption; none: all. Ends with 1 where a search has cost more than its budget.
+// warmTask, warmThroughput, adoption, llama; none: all. Ends with 1 where a search has cost more than its budget.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +20,7 @@ const SERVICE_BENCHES = [
   'warmTask',
   'warmThroughput',
   'adoption',
+  'llama',
 ]
 const rows = []
 
@@ -45,14 +46,13 @@ async function benchService() {
   const wanted = SERVICE_BENCHES.filter(isWanted)
   if (wanted.length === 0) return
   await buildApi()
-  const { BASE_IMAGE, BUSYBOX_IMAGE, SESSION_WORKER_IMAGE, openTestEngine } = await tsImport(
-    './test-engine/src/index.ts',
-    import.meta.url,
-  )
+  const { BASE_IMAGE, BUSYBOX_IMAGE, LLAMA_WORKER_IMAGE, SESSION_WORKER_IMAGE, openTestEngine } =
+    await tsImport('./test-engine/src/index.ts', import.meta.url)
   const engine = await openTestEngine()
   if (engine === null) throw new Error('The benchmarks of the whole service need a Docker engine.')
   try {
     for (const image of [BUSYBOX_IMAGE, BASE_IMAGE, SESSION_WORKER_IMAGE]) await engine.ensureImage(image)
+    if (wanted.includes('llama')) await engine.ensureImage(LLAMA_WORKER_IMAGE)
     const { benchEndToEnd } = await tsImport('../apps/api/bench/end-to-end.ts', import.meta.url)
     await benchEndToEnd(wanted, report)
   } finally {

@@ -8,6 +8,7 @@ import { CONNECTED, FINISHED, script } from '../test/e2e/scripts.ts'
 import { TestService } from '../test/e2e/service.ts'
 import { type Bench, median, percentile, type Row } from './row.ts'
 import { adoption } from './adoption.ts'
+import { llama } from './llama.ts'
 import { warmTask, warmThroughput } from './warm.ts'
 
 const run = promisify(execFile)
@@ -48,6 +49,7 @@ const BENCHES = {
   warmTask,
   warmThroughput,
   adoption,
+  llama,
 } satisfies Record<string, Bench>
 
 /** The whole service against a real engine, with clients in this process. */

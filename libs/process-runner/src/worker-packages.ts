@@ -68,7 +68,8 @@ export async function readWorkerPackage(folder: string): Promise<WorkerPackage |
   if (syntaxError) return at(syntaxError.pos[0], syntaxError.message)
 
   try {
-    const root = fieldsOf(document.contents, ['name', 'image', 'description', 'local'])
+    // `input` and `output` are JSON Schemas, for those who write presets and read results.
+    const root = fieldsOf(document.contents, ['name', 'image', 'description', 'local', 'input', 'output'])
     const local = root.get('local')
     const command = local && fieldsOf(local, ['command']).get('command')
     if (local && !command) throw new ManifestError(local, 'needs a `command`')

@@ -31,6 +31,16 @@ describe('what is run', () => {
     expect((await rig.read(order)).stdout.toString()).toBe(`${folder} two words\n`)
   })
 
+  it('is that of a manifest that also says what inputs and outputs look like', async () => {
+    const folder = await writePackage(
+      'test/hello',
+      `${MANIFEST}input: {type: object}\noutput: {oneOf: [{type: string}]}\n`,
+    )
+    const order = withImage('hello', null)
+    await rig.runner.start(order)
+    expect((await rig.read(order)).stdout.toString()).toBe(`${folder} two words\n`)
+  })
+
   it("is the preset's own local command before the package's, in the same folder", async () => {
     const folder = await writePackage('test/hello', MANIFEST)
     const order = withImage('hello:latest', ['/bin/pwd'])

@@ -17,6 +17,8 @@ export const BASE_IMAGE = 'python:3.11-slim'
 export const LOADING_WORKER_IMAGE = 'loading-worker:latest'
 export const SESSION_WORKER_IMAGE = 'session-worker:latest'
 export const CHAOS_WORKER_IMAGE = 'chaos-worker:latest'
+/** With an engine that is fetched from the npm registry where it is not there yet. */
+export const LLAMA_WORKER_IMAGE = 'llama-worker:latest'
 /** What the service's image is made from. */
 export const NODE_IMAGE = 'node:20-trixie-slim'
 /** The service itself, bundled anew. */
@@ -34,6 +36,7 @@ export type TestImage =
   | typeof BASE_IMAGE
   | typeof NODE_IMAGE
   | typeof SERVICE_IMAGE
+  | typeof LLAMA_WORKER_IMAGE
   | keyof typeof WORKER_FOLDERS
 
 /** Makes an image on the engine where it is missing; one that is there is left alone. */
@@ -55,6 +58,12 @@ export async function ensureTestImage(dockerHost: string, image: TestImage): Pro
     case SESSION_WORKER_IMAGE:
     case CHAOS_WORKER_IMAGE:
       await runTool(dockerHost, ['base-images/worker-image.mjs', join(ROOT, WORKER_FOLDERS[image]), image])
+      return
+    case LLAMA_WORKER_IMAGE: {
+      const folder = join(ROOT, 'workers/llama/llama-worker')
+      await run(process.execPath, [join(folder, 'build.mjs')])
+      await runTool(dockerHost, ['base-images/worker-image.mjs', join(folder, 'dist/cpu'), image])
+    }
   }
 }
 
