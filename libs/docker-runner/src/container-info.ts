@@ -9,6 +9,8 @@ export interface ContainerInfo {
   readonly phase: 'created' | 'running' | 'exited'
   readonly exitCode: number
   readonly oomKilled: boolean
+  /** In bytes; 0: none. */
+  readonly memoryLimit: number
   readonly paused: boolean
   /** Milliseconds since 1970; 0: never. */
   readonly startedAt: number
@@ -46,6 +48,7 @@ export function parseContainer(answer: unknown): ContainerInfo {
     phase: status === 'created' ? 'created' : state['Running'] === true ? 'running' : 'exited',
     exitCode: typeof state['ExitCode'] === 'number' ? state['ExitCode'] : -1,
     oomKilled: state['OOMKilled'] === true,
+    memoryLimit: typeof host['Memory'] === 'number' ? host['Memory'] : 0,
     paused: state['Paused'] === true,
     startedAt: timeOf(state['StartedAt']),
     finishedAt: timeOf(state['FinishedAt']),

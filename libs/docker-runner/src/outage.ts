@@ -97,6 +97,35 @@ export async function engineEnding(
   return { cause, mayLack: !isTaken }
 }
 
+/** The engine hears of a want of memory and of the end from two sides, and forgets in its record of the container what comes second. */
+const LATE_OOM_MS = 300
+
+/** Whether the kernel killed a container for its limit of memory though its record does not say so. `false` also where that cannot be told. */
+export async function diedOfMemory(
+  engine: Engine,
+  { id, exitCode, oomKilled, memoryLimit, startedAt, finishedAt }: ContainerInfo,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (oomKilled || exitCode !== 137 || memoryLimit === 0) return false
+  const filters = JSON.stringify({ container: [id], event: ['oom'] })
+  const since = String(Math.floor(startedAt / 1_000))
+  const until = String(Math.max(Date.now(), finishedAt + LATE_OOM_MS) / 1_000)
+  try {
+    const answer = await engine.stream('GET', '/events', {
+      query: { since, until, filters },
+      signal: AbortSignal.any([signal, AbortSignal.timeout(EVENTS_TIMEOUT_MS)]),
+    })
+    try {
+      for await (const line of createInterface({ input: answer })) if (isRecord(JSON.parse(line))) return true
+      return false
+    } finally {
+      answer.destroy()
+    }
+  } catch {
+    return false
+  }
+}
+
 /** How many events an engine remembers. */
 const REMEMBERED_EVENTS = 256
 /** After its end a container's `die` is there at the latest, also under load. */

@@ -6,7 +6,7 @@ import type { Containers } from './containers.ts'
 import type { EngineDisk } from './disk.ts'
 import { type Answer, type Engine, EngineError, LONGEST_TIMER_MS } from './engine.ts'
 import { createLogReader, LogFormatError } from './log-reader.ts'
-import { createOutageNotes, engineEnding, type Outage, outageText } from './outage.ts'
+import { createOutageNotes, diedOfMemory, engineEnding, type Outage, outageText } from './outage.ts'
 
 export interface OutputOptions {
   readonly engine: Engine
@@ -95,12 +95,19 @@ export async function* readOutput(options: OutputOptions): AsyncGenerator<Worker
         isPaused = info.paused
         yield* follow()
       } else if (info.phase === 'exited' && (yield* readToEnd(null, info.exitCode !== 0))) {
-        const ended = await engineEnding(engine, info, outage?.isCertain ? outage : null, !followed, signal)
+        const oomKilled = info.oomKilled || (await diedOfMemory(engine, info, signal))
+        const ended = await engineEnding(
+          engine,
+          { ...info, oomKilled },
+          outage?.isCertain ? outage : null,
+          !followed,
+          signal,
+        )
         if (ended?.mayLack === true) yield { kind: 'gap', certain: false, detail: ended.cause }
         else if (ended === null && outage !== null) yield noticeOf(outage)
         await diskWatch.look()
         yield* suspicion()
-        yield { kind: 'end', exit: exitOf(info), cause: ended?.cause ?? null }
+        yield { kind: 'end', exit: { ...exitOf(info), oomKilled }, cause: ended?.cause ?? null }
         return
       }
     }

@@ -128,6 +128,26 @@ describe('an engine that is away, hangs or lies', { timeout: 60_000 }, () => {
     })
   })
 
+  it('tells a kill for want of memory of which the record says nothing, as that of an engine that heard of it after the end', async () => {
+    const endOf = async (script: string) => {
+      const limits = { ...rig.order('').spec.limits, memoryMb: 16 }
+      const { name } = await rig.start(script, { limits })
+      await rig.docker.getContainer(name).wait()
+      const info = await rig.docker.getContainer(name).inspect()
+      info.State.OOMKilled = false
+      const body = Buffer.from(JSON.stringify(info))
+      proxy.rule((line) =>
+        [name, info.Id].some((each) => line.includes(`/containers/${each}/json`))
+          ? { kind: 'answer', body }
+          : undefined,
+      )
+      const { end } = await readOutput(rig.runner, name, { signal: new AbortController().signal })
+      return end
+    }
+    expect(await endOf('head -c 64m /dev/zero | tail')).toMatchObject({ oomKilled: true, exitCode: 137 })
+    expect(await endOf('exit 137')).toMatchObject({ oomKilled: false, exitCode: 137 })
+  })
+
   describe('where it is asked for the processes of a worker', () => {
     const answered = (status: number, body: object) => {
       proxy.rule((line) =>
