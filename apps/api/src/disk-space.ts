@@ -20,7 +20,7 @@ export async function diskCheck(folder: string): Promise<HealthCheck> {
 }
 
 /** Looks at the room in the folder again and again. A disk that was full has room again with twice as much free, so that it does not flutter. */
-export async function watchRoom(folder: string, intervalMs: number): Promise<DiskRoom & Disposable> {
+export async function watchRoom(folder: string, intervalMs: number): Promise<DiskRoom & AsyncDisposable> {
   let full: string | null = null
   const listeners = new Set<() => void>()
   async function look(): Promise<void> {
@@ -45,8 +45,9 @@ export async function watchRoom(folder: string, intervalMs: number): Promise<Dis
       listeners.add(listener)
       return () => listeners.delete(listener)
     },
-    [Symbol.dispose]() {
+    [Symbol.asyncDispose]() {
       clearInterval(timer)
+      return Promise.resolve()
     },
   }
 }

@@ -163,13 +163,7 @@ async function start(
           logger,
         }),
   )
-  const room = await watchRoom(dataDir, ROOM_LOOK_MS)
-  own({
-    [Symbol.asyncDispose]() {
-      room[Symbol.dispose]()
-      return Promise.resolve()
-    },
-  })
+  const room = own(await watchRoom(dataDir, ROOM_LOOK_MS))
   const ports = decorate({ store, runner, gpus, presets, artifactFiles: artifacts })
   const dispatcher = own(
     await openDispatcher({

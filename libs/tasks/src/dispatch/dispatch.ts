@@ -22,19 +22,19 @@ import { insist } from '../insist.ts'
 import { createOutlook, type Outlook, type StartEstimate, type WorkerFacts } from '../planner/index.ts'
 import type { Preset } from '../presets.ts'
 import { specHashOf } from '../spec-hash.ts'
-import type { GpuDrain, NewTask, TaskFilter } from '../store.ts'
+import type { GpuDrain, TaskFilter } from '../store.ts'
 import { isFinal, type Task } from '../task.ts'
 import type { Run } from '../workers/run.ts'
 import type { WorkerLife } from '../workers/worker-life.ts'
 import { EstimateCalibration } from './calibration.ts'
 import { dryRunOf } from './dry-run.ts'
 import { explainTask } from './explain-task.ts'
+import { Intake } from './intake.ts'
 import { KeyUsage } from './key-usage.ts'
 import { liveGpus } from './live-gpus.ts'
 import { PlanLoop } from './plan-loop.ts'
 import { startSession } from './start-session.ts'
-import { conflict, hashInForce, hashOf, prepare, type Prepared, refused, settled } from './submission.ts'
-import { findFiles, unknownUploadText } from './task-files.ts'
+import { hashInForce, refused, settled } from './submission.ts'
 import { queueEntry, TaskQueue } from './task-queue.ts'
 import type { WorkerHistories } from './worker-histories.ts'
 import { isUnderWay, WorkerPool } from './worker-pool.ts'
@@ -66,14 +66,12 @@ export class TaskDispatcher implements Dispatcher {
   readonly #calibration = new EstimateCalibration()
   readonly #drains: Map<GpuId, GpuDrain>
   readonly #keyUsage: KeyUsage
+  readonly #intake: Intake
   readonly #loop: PlanLoop
   readonly #disposed = new AbortController()
   readonly #retention: Retention
   #keeping: Promise<void> = Promise.resolve()
   #planning: Promise<void> = Promise.resolve()
-  #refusing = false
-  /** Tasks that are being stored, and will then be in the queue. */
-  readonly #arriving = new Set<NewTask>()
 
   constructor(given: DispatcherOptions, known: Known) {
     const clock = watchJumps(given.clock, (ms) => {
@@ -134,6 +132,16 @@ export class TaskDispatcher implements Dispatcher {
         this.taskChanges.changed(id)
       },
     })
+    this.#intake = new Intake({
+      ...options,
+      queue: this.#queue,
+      keyUsage: this.#keyUsage,
+      taken: (task) => {
+        this.#loop.enqueue(task)
+        this.#histories.asked(specHashOf(task.spec), task.createdAt)
+        this.taskChanges.changed(task.id)
+      },
+    })
   }
 
   /** Reads the queue, takes up the workers that an earlier process of this installation left, and begins to plan. */
@@ -169,112 +177,19 @@ export class TaskDispatcher implements Dispatcher {
 
   // ----------------------------------------------------------------------------------------------------------------- clients
 
-  async submit(requests: readonly SubmitRequest[], by: Actor = SERVICE): Promise<SubmitResult> {
-    return this.#submit(requests, null, by)
-  }
-
-  async #submit(requests: readonly SubmitRequest[], retried: Task | null, by: Actor): Promise<SubmitResult> {
-    const { store } = this.#options
-    // First of all: a client that asks again whether its task was taken must hear so, full queue or not.
-    const earlier = await this.#submittedBefore(requests)
-    if (earlier !== null) return earlier
-    if (this.#refusing) return refused('SHUTTING_DOWN', 'The service is stopping and takes no new tasks.')
-    const tasks: NewTask[] = []
-    for (const [index, request] of requests.entries()) {
-      const prepared = await this.#prepare(request, index, retried)
-      if (prepared.status !== 'prepared') return prepared
-      tasks.push(prepared.task)
-    }
-    const tooMany = this.#tooMany(tasks)
-    if (tooMany !== null) return tooMany
-    for (const task of tasks) this.#arriving.add(task)
-    const created = await store.create(tasks, by).finally(() => {
-      for (const task of tasks) this.#arriving.delete(task)
-    })
-    if (created.status === 'conflict') return conflict(created.task, created.index)
-    if (created.status === 'file-gone') {
-      const issues = [{ path: 'files', message: unknownUploadText(created.id) }]
-      return { status: 'invalid-input', index: created.index, issues }
-    }
-    for (const { task, duplicate } of created.tasks) {
-      if (duplicate) continue
-      this.#loop.enqueue(task)
-      this.#histories.asked(specHashOf(task.spec), task.createdAt)
-      this.taskChanges.changed(task.id)
-    }
-    // Who hears that a task was taken must find it whatever happens, a loss of power included; the task itself need not wait for that.
-    await store.sync()
-    return { status: 'submitted', tasks: created.tasks }
-  }
-
-  /** Why there is no room for the tasks, which are all of one API key or of none; `null`: there is. */
-  #tooMany(tasks: readonly NewTask[]): ReturnType<typeof refused> | null {
-    const { maxQueued, clock, room } = this.#options
-    if (room.full !== null) return refused('DISK_FULL', room.full)
-    const taken = this.#queue.size + this.#arriving.size
-    if (taken + tasks.length > maxQueued)
-      return refused(
-        'QUEUE_FULL',
-        `${taken} of ${maxQueued} places in the queue are taken, and ${tasks.length} are asked for. Try again later.`,
-      )
-    const keyId = tasks[0]?.keyId ?? null
-    if (keyId === null) return null
-    const { queuedTasks } = this.#keyUsage.limitsOf(keyId)
-    const arriving = [...this.#arriving].filter((task) => task.keyId === keyId).length
-    const waiting = this.#queue.countOf(keyId) + arriving
-    if (queuedTasks !== null && waiting + tasks.length > queuedTasks)
-      return refused(
-        'KEY_QUEUE_FULL',
-        `API key ${keyId} may have ${queuedTasks} tasks in the queue. It has ${waiting}, and ${tasks.length} are asked for. Try again when some have started.`,
-      )
-    const now = clock.now()
-    const spent = tasks.some(({ spec }) => spec.gpus.count !== 0) ? this.#keyUsage.spent(keyId, now) : null
-    if (spent === null) return null
-    const { until, gpuSeconds } = spent
-    const message = `API key ${keyId} has used its ${gpuSeconds} GPU-seconds of the day; it gets more at ${new Date(until).toISOString()}.`
-    return { ...refused('GPU_TIME_SPENT', message), retryAfterSeconds: Math.ceil((until - now) / 1_000) }
-  }
-
-  /** `retried`: the task that it repeats, whose files it gets whoever they are of. */
-  async #prepare(request: SubmitRequest, index: number, retried: Task | null): Promise<Prepared> {
-    const found =
-      retried === null ? await findFiles(request, this.#options) : ({ ...retried, status: 'found' } as const)
-    return found.status === 'found'
-      ? prepare(request, found.files, index, this.#options, retried?.id ?? null)
-      : { status: 'invalid-input', index, issues: found.issues }
-  }
-
-  /** Where all of them were submitted before under their keys: what became of them. */
-  async #submittedBefore(requests: readonly SubmitRequest[]): Promise<SubmitResult | null> {
-    const { store } = this.#options
-    const tasks: { readonly task: Task; readonly duplicate: true }[] = []
-    for (const [index, request] of requests.entries()) {
-      const { owner, idempotencyKey } = request
-      const earlier = idempotencyKey === null ? null : await store.submitted(owner, idempotencyKey)
-      if (earlier === null) return null
-      if (earlier.requestHash !== hashOf(request)) return conflict(earlier.task, index)
-      tasks.push({ task: earlier.task, duplicate: true })
-    }
-    return { status: 'submitted', tasks }
+  submit(requests: readonly SubmitRequest[], by: Actor = SERVICE): Promise<SubmitResult> {
+    return this.#intake.submit(requests, null, by)
   }
 
   async dryRun(request: SubmitRequest): Promise<DryRun | SubmitProblem> {
-    const { store } = this.#options
-    const { owner, idempotencyKey } = request
-    const earlier = idempotencyKey === null ? null : await store.submitted(owner, idempotencyKey)
-    if (earlier !== null) {
-      const { task } = earlier
-      if (earlier.requestHash !== hashOf(request)) return conflict(task, 0)
-      const reason = `It was submitted before under this idempotency key, as task ${task.id}.`
+    const considered = await this.#intake.consider(request)
+    if (considered.status === 'submitted-before') {
+      const reason = `It was submitted before under this idempotency key, as task ${considered.task.id}.`
       const nothing = { gpuIds: [], workerId: null, evicts: [], estimate: null }
       return { status: 'planned', action: 'wait', reason, ...nothing }
     }
-    if (this.#refusing) return refused('SHUTTING_DOWN', 'The service is stopping and takes no new tasks.')
-    const prepared = await this.#prepare(request, 0, null)
-    if (prepared.status !== 'prepared') return prepared
-    const { task } = prepared
-    const tooMany = this.#tooMany([task])
-    if (tooMany !== null) return tooMany
+    if (considered.status !== 'prepared') return considered
+    const { task } = considered
     const entry = queueEntry(
       { ...task, ...{ queuedAt: task.createdAt, retryAt: null, attempt: 0, lastSeq: 1 } },
       task.createdAt,
@@ -334,7 +249,7 @@ export class TaskDispatcher implements Dispatcher {
     const files = task.files.map(({ id: uploadId, name }) => ({ uploadId, name }))
     const own = { presetId, privacy, input, priority, labels, affinity, ...asked, files }
     const request = { ...own, owner, keyId, idempotencyKey: null }
-    return this.#submit([request], task, by)
+    return this.#intake.submit([request], task, by)
   }
 
   async deleteTask(
@@ -362,7 +277,7 @@ export class TaskDispatcher implements Dispatcher {
     const preset = presets.preset(presetId)
     if (preset === null)
       return { status: 'unknown-preset', message: `There is no preset ${JSON.stringify(presetId)}.` }
-    if (this.#refusing)
+    if (this.#intake.isClosed)
       return refused('SHUTTING_DOWN', 'The service is stopping and starts nothing any more.')
     const spec = settled(preset.spec, gpus.list())
     const started = await this.#loop.inTurn(() =>
@@ -506,12 +421,12 @@ export class TaskDispatcher implements Dispatcher {
   }
 
   refuse(): void {
-    this.#refusing = true
+    this.#intake.close()
   }
 
   /** Ends planning and lets go of the workers (or stops them), after everything that was read is stored. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#refusing = true
+    this.#intake.close()
     this.#loop.stop()
     await this.#planning
     if (this.#options.shutdown === 'stop') {

@@ -1,4 +1,4 @@
-import type { PlanInput, QueuedTask, Waiting } from './plan-input.ts'
+import type { KeyCap, PlanInput, QueuedTask, Waiting } from './plan-input.ts'
 import { countText, numberText } from './wording.ts'
 
 /** Keeps the tasks of each API key to what it may have; what it may not have is free for others. */
@@ -28,10 +28,7 @@ export function createCaps({ now, keys, workers }: Pick<PlanInput, 'now' | 'keys
       const cap = keyId === null ? undefined : keys.get(keyId)
       if (keyId === null || cap === undefined) return null
       const { maxRunning, spent } = cap
-      if (spent !== null && spent.until > now && gpus.count !== 0)
-        return shared(
-          `API key ${keyId} has used its ${numberText(spent.gpuSeconds)} GPU-seconds of the day; it gets more at ${new Date(spent.until).toISOString()}.`,
-        )
+      if (spent !== null && spent.until > now && gpus.count !== 0) return shared(spentText(keyId, spent))
       if (maxRunning === null || (running.get(keyId) ?? 0) < maxRunning) return null
       return shared(`API key ${keyId} may have ${countText(maxRunning, 'task')} running at a time, and has.`)
     },
@@ -39,4 +36,9 @@ export function createCaps({ now, keys, workers }: Pick<PlanInput, 'now' | 'keys
       count(keyId)
     },
   }
+}
+
+/** For whoever asks why, and for whoever is refused. */
+export function spentText(keyId: string, { gpuSeconds, until }: NonNullable<KeyCap['spent']>): string {
+  return `API key ${keyId} has used its ${numberText(gpuSeconds)} GPU-seconds of the day; it gets more at ${new Date(until).toISOString()}.`
 }

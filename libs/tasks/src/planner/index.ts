@@ -1,3 +1,4 @@
+export { spentText } from './caps.ts'
 export { allowedGpus, gpuCount } from './gpu-need.ts'
 export type { StartEstimate } from './estimate.ts'
 export { createOutlook, type Outlook } from './outlook.ts'
