@@ -1,4 +1,5 @@
-import type { AssignedGpu, PresetId, Secret, TextMap, WorkerMode, WorkerSpec } from '@gpu-service/tasks'
+import { parsePresetFile } from '@gpu-service/presets'
+import type { AssignedGpu, Secret, TextMap, WorkerMode, WorkerSpec } from '@gpu-service/tasks'
 
 /** What is graded. */
 export type Subject =
@@ -23,6 +24,9 @@ export type Subject =
       readonly secrets: readonly Secret[]
     }
 
+/** Longer than any worker takes that has no model to load. */
+const START_MS = 60_000
+
 /** The name that the process runner looks up; any would do. */
 export const LOCAL_IMAGE = 'graded:latest'
 
@@ -39,35 +43,29 @@ export function specOf(subject: Subject, mode: WorkerMode, env: TextMap, concurr
     return { ...spec, mode, pull: 'never', env: { ...spec.env, ...env }, session }
   }
   return {
-    presetId: 'conformance/worker' as PresetId,
-    model: env['MODEL_NAME'] ?? 'conformance',
-    kind: 'worker',
+    ...DEFAULTS,
+    model: env['MODEL_NAME'] ?? DEFAULTS.model,
     mode,
     image: subject.kind === 'image' ? subject.image : LOCAL_IMAGE,
     command: subject.kind === 'image' ? subject.command : [],
     localCommand: subject.kind === 'command' ? programOf(subject.command) : null,
-    pull: 'never',
     env,
-    secrets: [],
-    modelPath: null,
-    gpus: { count: 0, share: 'exclusive', memoryMb: null, ids: null, names: null },
-    limits: { memoryMb: null, cpus: null, processes: 4096, sharedMemoryMb: 1024, tmpMb: 1024 },
-    output: { mb: 256, events: 5_000_000, artifacts: 10_000, artifactsMb: 10_240 },
-    network: 'none',
-    volumes: [],
-    relax: { user: null, writableRoot: false, capabilities: [] },
-    timeouts: {
-      queueMs: null,
-      startMs: 60_000,
-      runMs: 3_600_000,
-      silenceMs: null,
-      ackMs: 30_000,
-      stopGraceMs: 10_000,
-      finishGraceMs: 10_000,
-    },
-    retry: { maxAttempts: 1, backoffMs: 0, on: [] },
+    timeouts: { ...DEFAULTS.timeouts, startMs: START_MS },
+    retry: { ...DEFAULTS.retry, maxAttempts: 1 },
     session,
   }
+}
+
+/** What a preset comes to that says nothing but its image, and that it holds no GPU. */
+const DEFAULTS = await defaults()
+
+async function defaults(): Promise<WorkerSpec> {
+  const text = `models: {conformance: {worker: {docker_image: '${LOCAL_IMAGE}', gpus: {count: 0}}}}`
+  const nothing = { volumeRoots: [], secretRoots: [], secretEnvPrefix: 'WORKER_SECRET_' }
+  const parsed = await parsePresetFile(Buffer.from(text), { file: 'conformance', ...nothing })
+  const [loaded] = parsed.status === 'valid' ? parsed.presets : []
+  if (loaded === undefined) throw new TypeError('A preset of an image alone is not valid any more.')
+  return loaded.preset.spec
 }
 
 function sessionOf(maxConcurrency: number): WorkerSpec['session'] {
