@@ -5,10 +5,9 @@
 import { spawnSync } from 'node:child_process'
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { build } from 'esbuild'
+import { bundleWorker } from '../../../tools/bundle-worker.mjs'
 
 const HERE = import.meta.dirname
-const SDK = join(HERE, '../../sdk/typescript/src/index.ts')
 /** Sources to compile the engine from, which nobody does here: 34 MB. */
 const UNUSED = 'node_modules/node-llama-cpp/llama/gitRelease.bundle'
 
@@ -23,17 +22,7 @@ const app = join(dist, 'app')
 await mkdir(app, { recursive: true })
 await cp(join(source, 'Dockerfile'), join(dist, 'Dockerfile'))
 await installEngine()
-await build({
-  entryPoints: [join(HERE, 'src/worker.ts')],
-  outfile: join(app, 'worker.js'),
-  bundle: true,
-  platform: 'node',
-  target: 'node20',
-  format: 'esm',
-  alias: { '@gpu-service/worker': SDK },
-  external: ['node-llama-cpp'],
-  logLevel: 'error',
-})
+await bundleWorker(HERE, join(app, 'worker.js'), ['node-llama-cpp'])
 
 async function installEngine() {
   const lock = await readFile(join(source, 'package-lock.json'), 'utf8')
