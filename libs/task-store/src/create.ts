@@ -1,5 +1,4 @@
 import {
-  accountOf,
   type Actor,
   type CreatedTask,
   type CreateResult,
@@ -132,7 +131,6 @@ function newColumns(task: NewTask) {
       owner: plain(owner),
       keyId: task.keyId,
       privacy: task.privacy,
-      account: plain(accountOf(owner)),
       presetId,
       priority,
       requestHash,

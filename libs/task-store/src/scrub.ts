@@ -80,6 +80,7 @@ interface Row {
   readonly finish: string | null
   readonly errorCode: string | null
   readonly contentHashes: string | null
+  readonly idempotencyKey: string | null
   readonly files: string | null
 }
 
@@ -90,7 +91,7 @@ async function scrubRows(
 ): Promise<{ readonly privacy: Scrubbing; readonly uploads: readonly ArtifactId[] } | null> {
   const { query, execute } = transaction
   const [row] = await query<Row>(Prisma.sql`
-    SELECT "privacy", "input", "finish", "errorCode", "contentHashes", "files" FROM "Task"
+    SELECT "privacy", "input", "finish", "errorCode", "contentHashes", "idempotencyKey", "files" FROM "Task"
     WHERE "id" = ${id} AND "status" <> 'REMOVED'`)
   if (row === undefined) return null
   const { privacy } = row
@@ -102,6 +103,8 @@ async function scrubRows(
     ...{ input: 'null', cancelReason: null, affinity: null, files: scrubbedFiles(row.files, privacy) },
     finish: row.finish === null ? null : scrubbedFinish(row.finish),
     errorMessage: row.errorCode === null ? null : SCRUBBED_TEXT,
+    // A hash of the whole request; with an idempotency key it is what a repeated submission is known by.
+    ...(!isHashed && row.idempotencyKey === null && { requestHash: '' }),
   }
   await execute(Prisma.sql`UPDATE "Task" SET ${assignments(columns)} WHERE "id" = ${id}`)
   const ofTask = Prisma.sql`"taskId" = ${id}`

@@ -1,6 +1,5 @@
 import { StaleWriteError, type TaskAppend, type TaskStore } from '@gpu-service/tasks'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Place } from './describe-task-store.ts'
+import { describe, expect, it } from 'vitest'
 import {
   claimOf,
   completed,
@@ -18,20 +17,14 @@ import {
   taskId,
   workerId,
 } from './fixtures.ts'
+import { openForEach, type Place } from './opened-store.ts'
 
 /** What every task store promises of tasks that are tried again, of batches, and of workers that serve more than one task. */
 export function describeAttempts(name: string, openPlace: () => Promise<Place>): void {
   describe(name, () => {
-    let place: Place
     let store: TaskStore
-
-    beforeEach(async () => {
-      place = await openPlace()
-      store = await place.open()
-    })
-    afterEach(async () => {
-      await store[Symbol.asyncDispose]()
-      await place[Symbol.asyncDispose]()
+    const { reopen } = openForEach(openPlace, (opened) => {
+      store = opened
     })
 
     const append = (n: number, ...tasks: readonly TaskAppend[]) =>
@@ -420,8 +413,7 @@ export function describeAttempts(name: string, openPlace: () => Promise<Place>):
         await store.setDrain(gpuId(0), { at: START, reason: 'fan' })
         await store.setDrain(gpuId(1), { at: START, reason: null })
         await store.setDrain(gpuId(0), { at: START + 1, reason: null })
-        await store[Symbol.asyncDispose]()
-        store = await place.open()
+        await reopen()
         expect(await store.drains()).toEqual(
           new Map([
             [gpuId(0), { at: START + 1, reason: null }],

@@ -1,6 +1,5 @@
 import type { TaskAppend, TaskId, TaskStore } from '@gpu-service/tasks'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Place } from './describe-task-store.ts'
+import { describe, expect, it } from 'vitest'
 import {
   artifactId,
   claimOf,
@@ -14,26 +13,15 @@ import {
   taskId,
   workerId,
 } from './fixtures.ts'
+import { openForEach, type Place } from './opened-store.ts'
 
 /** How a task store forgets, whatever its database. */
 export function describeRemoval(name: string, openPlace: () => Promise<Place>): void {
   describe(name, () => {
-    let place: Place
     let store: TaskStore
-
-    beforeEach(async () => {
-      place = await openPlace()
-      store = await place.open()
+    const { reopen } = openForEach(openPlace, (opened) => {
+      store = opened
     })
-    afterEach(async () => {
-      await store[Symbol.asyncDispose]()
-      await place[Symbol.asyncDispose]()
-    })
-
-    async function reopen(): Promise<void> {
-      await store[Symbol.asyncDispose]()
-      store = await place.open()
-    }
 
     /** A task that ends so long after the start, with so many artifacts of 1,000 bytes and a label. */
     async function ended(n: number, endsAfterMs = n, artifacts = 0): Promise<void> {

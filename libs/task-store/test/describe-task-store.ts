@@ -1,5 +1,5 @@
 import { specHashOf, StaleWriteError, type TaskEventBody, type TaskStore } from '@gpu-service/tasks'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import {
   artifactId,
   claimOf,
@@ -17,31 +17,15 @@ import {
   taskId,
   workerId,
 } from './fixtures.ts'
-
-/** What a suite needs of a kind of database: a fresh one, opened twice under the same place. */
-export interface Place extends AsyncDisposable {
-  open(): Promise<TaskStore>
-}
+import { openForEach, type Place } from './opened-store.ts'
 
 /** What every task store promises, whatever its database. */
 export function describeTaskStore(name: string, openPlace: () => Promise<Place>): void {
   describe(name, () => {
-    let place: Place
     let store: TaskStore
-
-    beforeEach(async () => {
-      place = await openPlace()
-      store = await place.open()
+    const { reopen } = openForEach(openPlace, (opened) => {
+      store = opened
     })
-    afterEach(async () => {
-      await store[Symbol.asyncDispose]()
-      await place[Symbol.asyncDispose]()
-    })
-
-    async function reopen(): Promise<void> {
-      await store[Symbol.asyncDispose]()
-      store = await place.open()
-    }
 
     /** Tasks 1 to `count`, each STARTING on a worker of its own, with two events. */
     async function started(count = 1): Promise<void> {
@@ -996,7 +980,7 @@ export function describeTaskStore(name: string, openPlace: () => Promise<Place>)
         await Promise.all([store[Symbol.asyncDispose](), store[Symbol.asyncDispose](), writing])
         await expect(store.task(taskId(1))).rejects.toMatchObject({ code: 'CLOSED' })
         await expect(store.create([newTask(2)])).rejects.toMatchObject({ code: 'CLOSED' })
-        store = await place.open()
+        await reopen()
         expect((await store.task(taskId(1)))?.lastSeq).toBe(3)
       })
     })

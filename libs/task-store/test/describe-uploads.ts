@@ -1,23 +1,16 @@
 import { type Artifact, SERVICE, type TaskStore, type Upload } from '@gpu-service/tasks'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Place } from './describe-task-store.ts'
+import { describe, expect, it } from 'vitest'
 import { artifactId, newTask, START, taskId } from './fixtures.ts'
+import { openForEach, type Place } from './opened-store.ts'
 
 const EXPIRES = START + 60_000
 
 /** How a task store keeps files that clients give, whatever its database. */
 export function describeUploads(name: string, openPlace: () => Promise<Place>): void {
   describe(name, () => {
-    let place: Place
     let store: TaskStore
-
-    beforeEach(async () => {
-      place = await openPlace()
-      store = await place.open()
-    })
-    afterEach(async () => {
-      await store[Symbol.asyncDispose]()
-      await place[Symbol.asyncDispose]()
+    openForEach(openPlace, (opened) => {
+      store = opened
     })
 
     async function add(n: number, changes: Partial<Upload> = {}): Promise<Upload> {

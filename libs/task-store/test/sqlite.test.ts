@@ -2,9 +2,10 @@ import { silentLogger } from '@gpu-service/tasks'
 import { openTaskStore } from '../src/index.ts'
 import { describeAttempts } from './describe-attempts.ts'
 import { describeRemoval } from './describe-removal.ts'
-import { describeTaskStore, type Place } from './describe-task-store.ts'
+import { describeTaskStore } from './describe-task-store.ts'
 import { describeUploads } from './describe-uploads.ts'
 import { temporaryFolder } from './fixtures.ts'
+import type { Place } from './opened-store.ts'
 
 function openPlace(): Promise<Place> {
   const folder = temporaryFolder()
