@@ -18,13 +18,15 @@ export class Backoff {
   }
 
   /** Failures while a wait is on are part of the one that it follows. */
-  failed({ code }: GpuClientError): void {
+  failed({ code, retryAfterMs }: GpuClientError): void {
     const now = performance.now()
     if (now < this.#until) return
     const steps = Math.max(this.#failures, code === 'UNAVAILABLE' ? LATER : 0)
     this.#failures++
     const { retryBaseMs, retryMaxMs } = this.#timing
-    this.#until = now + Math.min(retryBaseMs * 2 ** steps, retryMaxMs) * (0.25 + 0.75 * Math.random())
+    const own = Math.min(retryBaseMs * 2 ** steps, retryMaxMs) * (0.25 + 0.75 * Math.random())
+    // Behind what the service has asked for: those whom it asked at once do not come back at once either.
+    this.#until = now + retryAfterMs + own
   }
 
   /** What follows is not a further failure in a row. */

@@ -22,7 +22,7 @@ export type ClientCode =
   | 'CLOSED'
 
 /** The service's own codes that tell of a passing state, not of the request. */
-const PASSING_CODES = ['INTERNAL_SERVER_ERROR', 'TOO_MANY_OPERATIONS', 'DATABASE_UNAVAILABLE']
+const PASSING_CODES = ['INTERNAL_SERVER_ERROR', 'TOO_MANY_OPERATIONS', 'RATE_LIMITED', 'DATABASE_UNAVAILABLE']
 
 /** Why something could not be had. */
 export class GpuClientError extends Error {
@@ -31,15 +31,18 @@ export class GpuClientError extends Error {
   readonly code: string
   /** The same may work later; else asking again gives the same. */
   readonly isPassing: boolean
+  /** The service asks not to come back before so many milliseconds; 0: it does not say. */
+  readonly retryAfterMs: number
 
   constructor(
     code: string,
     message: string,
-    options: { readonly isPassing: boolean; readonly cause?: unknown },
+    options: { readonly isPassing: boolean; readonly retryAfterMs?: number; readonly cause?: unknown },
   ) {
     super(message, { cause: options.cause })
     this.code = code
     this.isPassing = options.isPassing
+    this.retryAfterMs = options.retryAfterMs ?? 0
   }
 }
 
@@ -54,13 +57,13 @@ export function lasting(code: ClientCode, message: string, cause?: unknown): Gpu
 /** An error as GraphQL gives it. */
 export interface GraphqlError {
   readonly message: string
-  readonly extensions?: { readonly code?: unknown } | undefined
+  readonly extensions?: { readonly code?: unknown; readonly retryAfterSeconds?: unknown } | undefined
 }
 
 /** The first of an answer's errors decides; all of them are the `cause`. */
 export function graphqlError(errors: readonly GraphqlError[]): GpuClientError {
   const [first] = errors
-  const code = first?.extensions?.code
+  const { code, retryAfterSeconds } = first?.extensions ?? {}
   if (first === undefined || typeof code !== 'string') {
     return lasting(
       'BAD_RESPONSE',
@@ -68,7 +71,9 @@ export function graphqlError(errors: readonly GraphqlError[]): GpuClientError {
       errors,
     )
   }
-  return new GpuClientError(code, first.message, { isPassing: PASSING_CODES.includes(code), cause: errors })
+  const isPassing = PASSING_CODES.includes(code)
+  const retryAfterMs = typeof retryAfterSeconds === 'number' ? retryAfterSeconds * 1_000 : 0
+  return new GpuClientError(code, first.message, { isPassing, retryAfterMs, cause: errors })
 }
 
 /** Going away, service restart, try again later, too many introductions. */

@@ -98,9 +98,11 @@ export function createRequests(options: RequestsOptions): Requests {
 
 const NEVER = new AbortController().signal
 
+const MAY_COME = ['UNREACHABLE', 'UNAVAILABLE', 'DATABASE_UNAVAILABLE', 'RATE_LIMITED']
+
 /** No answer of the service, or none that says what became of the request: one may come. */
 function mayCome({ code }: GpuClientError): boolean {
-  return code === 'UNREACHABLE' || code === 'UNAVAILABLE' || code === 'DATABASE_UNAVAILABLE'
+  return MAY_COME.includes(code)
 }
 
 function isRefusal({ code }: GpuClientError): boolean {

@@ -13,7 +13,7 @@ export interface Call {
   /** Sends the last event of a task. */
   readonly final: (seq: number) => void
   readonly result: (payload: object) => void
-  readonly error: (code: string) => void
+  readonly error: (code: string, extensions?: object) => void
   readonly complete: () => void
   /** Closes the connection. */
   readonly close: (code: number) => void
@@ -96,8 +96,8 @@ export async function startScriptedService(script: Script): Promise<ScriptedServ
             batch([event])
           },
           result,
-          error: (code) => {
-            send({ id, type: 'error', payload: [{ message: 'no', extensions: { code } }] })
+          error: (code, extensions = {}) => {
+            send({ id, type: 'error', payload: [{ message: 'no', extensions: { code, ...extensions } }] })
           },
           complete: () => {
             send({ id, type: 'complete' })

@@ -205,6 +205,27 @@ test('says who it is with each request and each connection, anew', async () => {
   expect(service.introductions).toEqual([{ authorization: 'Bearer 2' }, { authorization: 'Bearer 3' }])
 })
 
+test('comes back to a service that has refused it for a limit, and not before it may', async () => {
+  const soon = { limit: 'subscriptions', retryAfterSeconds: 0.4 }
+  await using service = await startScriptedService({
+    subscribe: (call) => {
+      if (call.n === 1) call.error('RATE_LIMITED', soon)
+      else rest(call)
+    },
+    request: (n) => {
+      if (n > 1) return [200, { data: { service: { version: '1' } } }]
+      return [429, { errors: [{ message: 'no', extensions: { code: 'RATE_LIMITED', ...soon } }] }]
+    },
+  })
+  await using client = connect(service.url)
+  expect(await seqsOf(client.followTask('task'))).toEqual(ONE_TO_TEN)
+  const [first = 0, second = 0] = service.calls
+  expect(second - first).toBeGreaterThanOrEqual(400)
+  const before = performance.now()
+  expect(await client.service()).toEqual({ version: '1' })
+  expect(performance.now() - before).toBeGreaterThanOrEqual(400)
+})
+
 test('tries a query and a submission again where no answer comes, with the same key, and no other mutation', async () => {
   await using service = await startScriptedService({
     request: (n) => {
