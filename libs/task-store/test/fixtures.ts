@@ -10,6 +10,7 @@ import {
   type NewTask,
   type NewWorker,
   type PresetId,
+  type TaskStore,
   type TaskAppend,
   type TaskEvent,
   type TaskEventBody,
@@ -185,3 +186,20 @@ export const failure: AttemptResult = {
   },
   output: { text: 'half', result: null, usage: null },
 }
+
+/** Tasks 1 to `count`, each STARTING on a worker of its own, with two events. */
+export async function startTasks(store: TaskStore, count = 1): Promise<void> {
+  for (let n = 1; n <= count; n++) {
+    await store.create([newTask(n)])
+    await store.claim([claimOf(n)])
+  }
+}
+
+/** What settles the first attempt of such a task behind its event `after`. */
+export const settledTask = (n: number, after: number): TaskAppend => ({
+  taskId: taskId(n),
+  attempt: 1,
+  after,
+  events: eventsAfter(after, completed),
+  settle: settlement,
+})
