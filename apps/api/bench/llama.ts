@@ -89,12 +89,12 @@ async function serviceRate(service: TestService, seed: number): Promise<number> 
   for await (const { taskEvents } of service.subscribe<{
     taskEvents: { events: readonly { readonly delta?: string }[] }
   }>(query, { id })) {
-    const pieces = taskEvents.events.filter(({ delta }) => delta !== undefined).length
-    if (pieces === 0) continue
+    // Each token of this model is a word; several may come together.
+    const tokens = taskEvents.events.flatMap(({ delta }) => delta?.match(/\S+/g) ?? []).length
+    if (tokens === 0) continue
     last = performance.now()
-    seen += pieces
-    // Several may come together.
-    if (first === 0) [first, seenFirst] = [last, pieces]
+    seen += tokens
+    if (first === 0) [first, seenFirst] = [last, tokens]
   }
   if (seen !== TOKENS) throw new Error(`llama: ${seen} tokens: ${JSON.stringify(await service.task(id))}`)
   return ((seen - seenFirst) / (last - first)) * 1_000

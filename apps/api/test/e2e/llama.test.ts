@@ -71,8 +71,9 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
 
   interface Answer {
     readonly events: readonly SeenEvent[]
-    readonly deltas: readonly string[]
     readonly text: string
+    /** Each is one token. */
+    readonly words: readonly string[]
     readonly usage: Readonly<Record<string, number>>
     readonly result: Readonly<Record<string, unknown>>
   }
@@ -81,11 +82,11 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
   async function answerOf(id: string): Promise<Answer> {
     const events = await service.events(id)
     expect(faultsOf(events)).toEqual([])
-    const deltas = deltasOf(events)
+    const text = deltasOf(events).join('')
     return {
       events,
-      deltas,
-      text: deltas.join(''),
+      text,
+      words: text.match(/\S+/g) ?? [],
       usage: last(events, 'UsageEvent')?.['values'] as Answer['usage'],
       result: last(events, 'ResultEvent')?.['value'] as Answer['result'],
     }
@@ -101,9 +102,9 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
   test('answers a chat as a one-off task: loads, streams, counts its tokens', async () => {
     const asked = { messages: [{ role: 'system', content: 'be good' }, user('the time')], max_tokens: 20 }
     const id = await service.submit('one-off', { input: asked })
-    const { events, deltas, usage, result } = await answerOf(id)
+    const { events, words, usage, result } = await answerOf(id)
     expect(await service.task(id)).toMatchObject({ status: 'COMPLETED', exitCode: 0 })
-    expect(deltas).toHaveLength(20)
+    expect(words).toHaveLength(20)
     expect(result).toMatchObject({ finish_reason: 'length' })
     expect(usage).toMatchObject({ cached_prompt_tokens: 0, completion_tokens: 20 })
     const loaded = events.filter(({ status }) => status === 'loading').map(({ progress }) => progress)
@@ -123,8 +124,8 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
 
   test('ends before a stop text, of which nothing is said', async () => {
     const asked = { prompt: 'water', max_tokens: 24, temperature: 0 }
-    const { deltas, text } = await ask(asked)
-    const stop = `${deltas[5] ?? ''}${deltas[6] ?? ''}`
+    const { words, text } = await ask(asked)
+    const stop = ` ${words[5] ?? ''} ${words[6] ?? ''}`
     const stopped = await ask({ ...asked, stop })
     expect(stopped.text).toBe(text.slice(0, text.indexOf(stop)))
     expect(stopped.result).toMatchObject({ finish_reason: 'stop' })
@@ -170,12 +171,12 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
     const endless = await service.submit('session', { input: { prompt: 'the', seed: 1 } })
     await service.events(endless, 0, isDelta)
     const beside = await ask({ prompt: 'a', max_tokens: 30 })
-    expect(beside.deltas).toHaveLength(30)
+    expect(beside.words).toHaveLength(30)
     expect(await service.task(endless)).toMatchObject({ status: 'RUNNING' })
     await service.cancel(endless)
-    const { deltas, usage } = await answerOf(endless)
+    const { words, usage } = await answerOf(endless)
     expect(await service.task(endless)).toMatchObject({ status: 'CANCELLED' })
-    expect((usage['completion_tokens'] ?? 0) - deltas.length).toBeLessThanOrEqual(1)
+    expect((usage['completion_tokens'] ?? 0) - words.length).toBeLessThanOrEqual(1)
     const after = await service.run('session', { input: { prompt: 'of', max_tokens: 2 } })
     expect(after).toMatchObject({ status: 'COMPLETED', attempts: [{ warm: true }] })
   })
@@ -185,9 +186,9 @@ describe.skipIf(noDocker)('the llama worker in a container of the service', () =
     const id = await service.submit('session', { input: { prompt, seed: 1 } })
     await service.events(id, 0, ({ __typename }) => __typename === 'ProgressEvent')
     await service.cancel(id)
-    const { deltas } = await answerOf(id)
+    const { text } = await answerOf(id)
     expect(await service.task(id)).toMatchObject({ status: 'CANCELLED' })
-    expect(deltas).toEqual([])
+    expect(text).toBe('')
   })
 
   test('refuses a prompt that is longer than the context, and is not asked again', async () => {

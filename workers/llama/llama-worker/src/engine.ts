@@ -1,5 +1,6 @@
 import { type ReportLoading, TaskFailed } from '@gpu-service/worker'
 import type { ChatWrapper, Llama, LlamaCompletion, LlamaEmbeddingContext, LlamaModel } from 'node-llama-cpp'
+import { allTogether } from './batching.ts'
 import { findModelFile } from './model-file.ts'
 import { createSequencePool, type SequencePool } from './sequence-pool.ts'
 import type { Settings } from './settings.ts'
@@ -51,7 +52,9 @@ export async function openEngine(settings: Settings, report: ReportLoading): Pro
     const context = await model.createContext({
       contextSize: settings.contextSize ?? { max: MAX_DEFAULT_CONTEXT },
       sequences: settings.slots,
+      batching: { itemPrioritizationStrategy: allTogether(() => sequences.busy) },
     })
+    const sequences = createSequencePool(Array.from({ length: settings.slots }, () => context.getSequence()))
     report(1)
     const { contextSize, batchSize } = context
     let embeddings: Promise<LlamaEmbeddingContext> | null = null
@@ -61,7 +64,7 @@ export async function openEngine(settings: Settings, report: ReportLoading): Pro
       chat: library.resolveChatWrapper(model),
       contextSize,
       batchSize,
-      sequences: createSequencePool(Array.from({ length: settings.slots }, () => context.getSequence())),
+      sequences,
       Completion: library.LlamaCompletion,
       embeddings() {
         embeddings ??= model.createEmbeddingContext({ contextSize }).catch((error: unknown) => {

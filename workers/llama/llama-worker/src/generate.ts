@@ -3,7 +3,11 @@ import { type Task, TaskFailed } from '@gpu-service/worker'
 import type { ChatHistoryItem, LlamaContextSequence, LlamaText, Token } from 'node-llama-cpp'
 import type { Engine } from './engine.ts'
 import { MAX_SEED, type Message, type Request } from './input.ts'
+import { createPacer } from './pacer.ts'
 import { createStopGate } from './stop-gate.ts'
+
+/** Between two pieces of a text: no screen shows more of them than this. */
+const DELTA_GAP_MS = 20
 
 /** What is told of a text when it has ended; the text itself has been streamed. */
 export interface Generated {
@@ -42,8 +46,12 @@ export async function generate(
   let reused = 0
   const completion = new engine.Completion({ contextSequence: sequence })
   const stopping = new AbortController()
+  const pacer = createPacer(DELTA_GAP_MS, (text) => {
+    // `task.delta` says nothing more after a cancel; what was written before it is said.
+    task.emit('text_delta', { delta: text })
+  })
   const gate = createStopGate(sampling.stop, (text) => {
-    task.delta(text)
+    pacer.push(text)
   })
   try {
     reused = await readPrompt(task, sequence, prompt)
@@ -82,6 +90,7 @@ export async function generate(
       ...(grammar !== null && isWhole && { json: grammar.parse(response) }),
     }
   } finally {
+    pacer.end()
     completion.dispose()
     release()
     task.usage({

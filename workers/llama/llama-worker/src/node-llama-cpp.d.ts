@@ -40,9 +40,24 @@ declare module 'node-llama-cpp' {
       /** Of each sequence. */
       readonly contextSize: number | { readonly max: number }
       readonly sequences: number
+      readonly batching: { readonly itemPrioritizationStrategy: BatchingStrategy }
     }): Promise<LlamaContext>
     createEmbeddingContext(options: { readonly contextSize: number }): Promise<LlamaEmbeddingContext>
   }
+
+  /** What a sequence wants to have computed. */
+  export interface BatchItem {
+    readonly tokens: readonly Token[]
+  }
+
+  /** Chooses at most `size` tokens for the next step. With none it is asked again, after what waits in the microtask queue. */
+  export type BatchingStrategy = (waiting: {
+    readonly items: readonly BatchItem[]
+    readonly size: number
+  }) => {
+    readonly item: BatchItem
+    readonly processAmount: number
+  }[]
 
   export interface LlamaContext {
     readonly contextSize: number

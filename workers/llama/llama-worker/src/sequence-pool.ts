@@ -7,6 +7,8 @@ export interface SequencePool {
    * not used for the longest time. As many may be taken at a time as there are; `release` gives it back, with what it holds.
    */
   take(prompt: Token[]): { readonly sequence: LlamaContextSequence; readonly release: () => void }
+  /** How many are taken. */
+  readonly busy: number
 }
 
 export function createSequencePool(sequences: readonly LlamaContextSequence[]): SequencePool {
@@ -30,6 +32,9 @@ export function createSequencePool(sequences: readonly LlamaContextSequence[]): 
       const [sequence] = idle.splice(best, 1)
       if (sequence === undefined) throw new Error(`all ${sequences.length} sequences are taken`)
       return { sequence, release: () => idle.push(sequence) }
+    },
+    get busy() {
+      return sequences.length - idle.length
     },
   }
 }
