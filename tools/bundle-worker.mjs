@@ -1,4 +1,5 @@
 // bundle-worker.mjs FOLDER: makes dist/worker.js of a worker package in TypeScript, one file with all that it needs.
+import { realpathSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
@@ -19,4 +20,6 @@ export async function bundleWorker(folder, outfile = join(folder, 'dist/worker.j
   })
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await bundleWorker(resolve(process.argv[2] ?? '.'))
+// A link to it is it, too.
+if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url))
+  await bundleWorker(resolve(process.argv[2] ?? '.'))

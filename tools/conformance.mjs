@@ -2,7 +2,7 @@
 //   npm run conformance -- IMAGE [PROGRAM ARGUMENT …]
 //   npm run conformance -- --command "python3 worker.py"
 // 0: it follows the protocol. 1: it does not, and it is said how to mend that. 2: it could not be graded.
-import { access, constants, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { prepare, SetupError } from './setup.mjs'
@@ -16,6 +16,7 @@ const USAGE = `npm run conformance -- IMAGE [PROGRAM ARGUMENT …] | --command "
   --concurrency N               how many tasks a session is to do at a time; 1 unless told
   --env NAME=VALUE              as in a preset's env_vars; more than once
   --models FOLDER               what MODEL_PATH points at
+  --gpu ID                      a GPU that it holds, as nvidia-smi -L calls it; more than once
   --timeout SECONDS             how long it may take to become ready, and for a task; 120 unless told
   --json                        one JSON document instead of text`
 
@@ -28,19 +29,26 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interrupt.a
 class UsageError extends Error {}
 
 async function main() {
-  const { options, isJson } = await readArguments()
+  const { values, positionals } = parse()
+  if (values.help) {
+    console.log(USAGE)
+    return
+  }
+  const { options, gpus, isJson } = await readArguments(values, positionals)
   await prepare()
   const { tsImport } = await import('tsx/esm/api')
   /** @type {typeof import('./conformance/src/index.ts')} */
-  const { checkText, gradeText, gradeWorker } = await tsImport('./conformance/src/index.ts', import.meta.url)
+  const { checkText, gpusOf, gradeText, gradeWorker } = await tsImport(
+    './conformance/src/index.ts',
+    import.meta.url,
+  )
   const onCheck = (check) => isJson || console.log(checkText(check))
-  const grade = await gradeWorker({ ...options, onCheck, signal: interrupt.signal })
+  const grade = await gradeWorker({ ...options, gpus: gpusOf(gpus), onCheck, signal: interrupt.signal })
   console.log(isJson ? JSON.stringify(grade, null, 2) : `\n${gradeText(grade)}`)
   process.exitCode = grade.isConformant ? 0 : 1
 }
 
-async function readArguments() {
-  const { values, positionals } = parse()
+async function readArguments(values, positionals) {
   const [image, ...program] = positionals
   if ((values.command === undefined) === (image === undefined))
     throw new UsageError('Name an image, or a --command.')
@@ -61,12 +69,12 @@ async function readArguments() {
       modelsDir: values.models === undefined ? null : resolve(CWD, values.models),
     },
     input,
-    files: await readFiles(values.file),
+    files: values.file.map((file) => resolve(CWD, file)),
     longInput: await readInput(values, 'long-input', input),
     env: Object.fromEntries(values.env.map(readVariable)),
     limits: { taskMs: Number(timeout) * 1_000 },
   }
-  return { options, isJson: values.json }
+  return { options, gpus: values.gpu, isJson: values.json }
 }
 
 function parse() {
@@ -82,8 +90,10 @@ function parse() {
         concurrency: { type: 'string', default: '1' },
         env: { type: 'string', multiple: true, default: [] },
         models: { type: 'string' },
+        gpu: { type: 'string', multiple: true, default: [] },
         timeout: { type: 'string', default: '120' },
         json: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
       },
     })
   } catch (error) {
@@ -99,15 +109,6 @@ async function readInput(values, option, otherwise) {
   } catch (error) {
     throw new UsageError(`--${option}: ${error.message}`)
   }
-}
-
-async function readFiles(files) {
-  const paths = files.map((file) => resolve(CWD, file))
-  for (const path of paths)
-    await access(path, constants.R_OK).catch((error) => {
-      throw new UsageError(`--file: ${error.message}`)
-    })
-  return paths
 }
 
 function readVariable(text) {
@@ -126,7 +127,7 @@ try {
     console.error(`Interrupted by ${interrupt.signal.reason}; what ran has been removed`)
     process.exitCode = 130
     // Docker cannot be reached, for instance.
-  } else if (error instanceof SetupError || error.name === 'RunnerError') {
+  } else if (error instanceof SetupError || ['RunnerError', 'CannotStart'].includes(error.name)) {
     console.error(error.message)
     process.exitCode = 2
   } else throw error

@@ -19,7 +19,14 @@ const interrupt = new AbortController()
 export async function kitTool({ usage, options }, run) {
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => interrupt.abort(signal))
   try {
-    const { values, positionals } = parseArgs({ allowPositionals: true, options })
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: { ...options, help: { type: 'boolean', short: 'h' } },
+    })
+    if (values.help) {
+      console.log(usage)
+      return
+    }
     await prepare()
     await run(await load('./kit/src/index.ts'), { values, positionals, signal: interrupt.signal })
   } catch (error) {

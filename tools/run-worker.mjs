@@ -8,13 +8,19 @@ const USAGE = `npm run run-worker -- CATEGORY/NAME | --image IMAGE
   --local                       the package's local command instead of its image
   --input JSON|FILE.json        {} unless told
   --env NAME=VALUE              as in a preset's env_vars; more than once
-  --models FOLDER               what MODEL_PATH points at`
+  --models FOLDER               what MODEL_PATH points at
+  --file FILE                   a file that the task is given; more than once
+  --gpu ID                      a GPU that it holds, as nvidia-smi -L calls it; more than once
+  --output FOLDER               where its artifacts are copied to`
 const options = {
   image: { type: 'string' },
   local: { type: 'boolean', default: false },
   input: { type: 'string', default: '{}' },
   env: { type: 'string', multiple: true, default: [] },
   models: { type: 'string' },
+  file: { type: 'string', multiple: true, default: [] },
+  gpu: { type: 'string', multiple: true, default: [] },
+  output: { type: 'string' },
 }
 
 await kitTool({ usage: USAGE, options }, async (kit, { values, positionals, signal }) => {
@@ -22,12 +28,19 @@ await kitTool({ usage: USAGE, options }, async (kit, { values, positionals, sign
     subject: await subjectOf(kit, values, positionals),
     input: await readInput(values.input),
     env: readVariables(values.env),
-    modelsDir: values.models === undefined ? null : resolve(CWD, values.models),
+    modelsDir: folderOf(values.models),
+    files: values.file.map((file) => resolve(CWD, file)),
+    gpus: kit.gpusOf(values.gpu),
+    outputDir: folderOf(values.output),
     print: (line) => console.log(line),
     signal,
   })
   process.exitCode = isCompleted ? 0 : 1
 })
+
+function folderOf(value) {
+  return value === undefined ? null : resolve(CWD, value)
+}
 
 async function subjectOf(kit, { image, local }, positionals) {
   if (image !== undefined) {

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runCommand, type TextMap, workerEnvironment } from '@gpu-service/tasks'
+import { type AssignedGpu, runCommand, type TextMap, workerEnvironment } from '@gpu-service/tasks'
 import Dockerode from 'dockerode'
 import { Hearing } from './hearing.ts'
 import { type Examination, seconds } from './one-off.ts'
@@ -11,6 +11,9 @@ import { programOf, specOf, type Subject } from './subject.ts'
 export interface BareExamination extends Examination {
   readonly subject: Exclude<Subject, { kind: 'preset' }>
   readonly env: TextMap
+  /** `null`: an empty one. */
+  readonly modelsDir: string | null
+  readonly gpus: readonly AssignedGpu[]
   readonly signal: AbortSignal
 }
 
@@ -22,12 +25,14 @@ interface BareWorker {
 }
 
 const RUN_ID = 'bare.1'
+/** Where a container finds its models. */
+const MODELS = '/models'
 
 /** Grades what a session worker does with commands that it does not know, and with the end of its input. */
 export async function examineBareInput(examination: BareExamination): Promise<void> {
-  const { notebook, limits, subject, env, input, signal } = examination
+  const { notebook, limits, subject, env, input, modelsDir, gpus, signal } = examination
   await notebook.check('session: passes over commands that it does not know', async () => {
-    await withWorker(async ({ hearing, stdin }) => {
+    return withWorker(async ({ hearing, stdin }) => {
       stdin.write('{"command":"conformance","task_id":"none.1"}\n\n{"colour":"blue"}\n')
       const [line] = runCommand(
         { runId: RUN_ID, attempt: 1, input, files: [] },
@@ -43,10 +48,9 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
         )
       }
     })
-    return null
   })
   await notebook.check('session: ends with its input', async () => {
-    await withWorker(async ({ hearing, stdin }) => {
+    return withWorker(async ({ hearing, stdin }) => {
       stdin.end()
       if (!(await hearing.ended(limits.stopMs)))
         notebook.find(
@@ -54,10 +58,10 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
           `${seconds(limits.stopMs)} after the end of its standard input it still runs.`,
         )
     })
-    return null
   })
 
-  async function withWorker(look: (worker: BareWorker) => Promise<void>): Promise<void> {
+  /** Gives why nothing can be said of it, or `null`. */
+  async function withWorker(look: (worker: BareWorker) => Promise<void>): Promise<string | null> {
     signal.throwIfAborted()
     const folder = await mkdtemp(join(tmpdir(), 'conformance-'))
     try {
@@ -70,8 +74,10 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
       signal.addEventListener('abort', remove)
       try {
         const { hearing } = worker
-        // Whether it becomes ready has been looked at elsewhere.
-        if (await hearing.until(limits.taskMs, () => hearing.isReady)) await look(worker)
+        if (!(await hearing.until(limits.taskMs, () => hearing.isReady)))
+          return `it does not become ready when it is started once more.${hearing.evidence}`
+        await look(worker)
+        return null
       } finally {
         signal.removeEventListener('abort', remove)
         await worker.remove()
@@ -81,10 +87,10 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
     }
   }
 
-  function environment(home: string): TextMap {
+  function environment(home: string, models: string): TextMap {
     const spec = specOf(subject, 'SESSION', env, 1)
     const paths = {
-      models: home,
+      models,
       inputFile: null,
       inputDir: null,
       outputDir: null,
@@ -92,14 +98,14 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
       secrets: null,
       cache: home,
     }
-    return workerEnvironment({ spec, gpus: [], run: null }, paths)
+    return workerEnvironment({ spec, gpus, run: null }, paths)
   }
 
   function startProcess({ command, cwd }: Subject & { kind: 'command' }, home: string): Promise<BareWorker> {
     const [program = '', ...args] = programOf(command)
     const child = spawn(program, args, {
       cwd,
-      env: { PATH: process.env['PATH'], ...environment(home) },
+      env: { PATH: process.env['PATH'], ...environment(home, modelsDir ?? home) },
       detached: true,
     })
     const hearing = new Hearing(Date.now())
@@ -131,11 +137,23 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
     const container = await docker.createContainer({
       Image: image,
       ...(command.length > 0 && { Cmd: [...command] }),
-      Env: Object.entries(environment('/tmp')).map(([name, value]) => `${name}=${value}`),
+      Env: Object.entries(environment('/tmp', modelsDir === null ? '/tmp' : MODELS)).map(
+        ([name, value]) => `${name}=${value}`,
+      ),
       User: '65534:65534',
       OpenStdin: true,
       StdinOnce: true,
-      HostConfig: { NetworkMode: 'none', CapDrop: ['ALL'], Init: true },
+      HostConfig: {
+        NetworkMode: 'none',
+        CapDrop: ['ALL'],
+        Init: true,
+        ...(modelsDir !== null && { Binds: [`${modelsDir}:${MODELS}:ro`] }),
+        ...(gpus.length > 0 && {
+          DeviceRequests: [
+            { Driver: 'nvidia', DeviceIDs: gpus.map(({ id }) => id), Capabilities: [['gpu']] },
+          ],
+        }),
+      },
     })
     const connection = await container.attach({
       stream: true,

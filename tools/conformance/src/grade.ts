@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
-import type { JsonValue, TextMap } from '@gpu-service/tasks'
+import type { AssignedGpu, JsonValue, TextMap } from '@gpu-service/tasks'
 import { examineBareInput } from './bare-input.ts'
+import { CannotStart } from './cannot-start.ts'
 import type { Check, Figure, Finding } from './findings.ts'
 import { type Limits, LIMITS } from './limits.ts'
 import { Notebook } from './notebook.ts'
 import { examineOneOff } from './one-off.ts'
 import { MARK } from './remaining-processes.ts'
 import { examineSession, isSession } from './session.ts'
-import { CannotStart, openStage } from './stage.ts'
+import { openStage } from './stage.ts'
 import type { Subject } from './subject.ts'
 
 export interface GradeOptions {
@@ -20,6 +21,8 @@ export interface GradeOptions {
   readonly longInput: JsonValue
   /** The files of this machine that they are given; none unless told. */
   readonly files?: readonly string[]
+  /** What an image or a command holds; none unless told. A preset says it itself. */
+  readonly gpus?: readonly AssignedGpu[]
   /** Variables that a preset would give it. */
   readonly env: TextMap
   /** `null`: an empty one. */
@@ -45,7 +48,7 @@ export interface Grade {
 
 /** Grades a worker against the protocol: starts it some times, as the service does, and says what is wrong with it. */
 export async function gradeWorker(options: GradeOptions): Promise<Grade> {
-  const { subject, input, longInput, concurrency, mode, signal } = options
+  const { subject, input, longInput, concurrency, mode, modelsDir, gpus = [], signal } = options
   const limits = { ...LIMITS, ...options.limits }
   const notebook = new Notebook(options.onCheck)
   const mark = randomUUID()
@@ -65,7 +68,8 @@ export async function gradeWorker(options: GradeOptions): Promise<Grade> {
       modes.push('session')
       const goesOn = await examineSession(examination)
       // That one has only what the protocol names, and not what a preset may give it.
-      if (goesOn && subject.kind !== 'preset') await examineBareInput({ ...examination, subject })
+      if (goesOn && subject.kind !== 'preset')
+        await examineBareInput({ ...examination, subject, modelsDir, gpus })
     }
   } catch (error) {
     if (!(error instanceof CannotStart)) throw error

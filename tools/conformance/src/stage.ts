@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createDockerRunner } from '@gpu-service/docker-runner'
 import { createProcessRunner } from '@gpu-service/process-runner'
 import {
+  type AssignedGpu,
   type JsonValue,
   type Logger,
   OUTPUT_START,
@@ -19,6 +20,7 @@ import {
   type WorkerName,
   type WorkerRunner,
 } from '@gpu-service/tasks'
+import { CannotStart } from './cannot-start.ts'
 import { readFiles } from './files.ts'
 import { Hearing } from './hearing.ts'
 import { LOCAL_IMAGE, specOf, type Subject } from './subject.ts'
@@ -31,6 +33,8 @@ export interface StageOptions {
   readonly concurrency: number
   /** The files of this machine that its tasks are given; none unless told. */
   readonly files?: readonly string[]
+  /** What an image or a command holds; none unless told. A preset says it itself. */
+  readonly gpus?: readonly AssignedGpu[]
   /** Shown all that workers print, as it comes. */
   readonly onOutput?: (stream: OutputStream, bytes: Uint8Array) => void
   /** Aborted: the workers are removed, and there are no more. */
@@ -63,12 +67,10 @@ export interface Stage extends AsyncDisposable {
   startSession(): Promise<SessionPerformer>
 }
 
-export class CannotStart extends Error {
-  override readonly name = 'CannotStart'
-}
-
+/** Throws a `CannotStart` where a file that tasks are to be given cannot be read. */
 export async function openStage(options: StageOptions): Promise<Stage> {
   const { subject, env, modelsDir, concurrency, onOutput, signal } = options
+  const { gpus, secrets } = subject.kind === 'preset' ? subject : { gpus: options.gpus ?? [], secrets: [] }
   const files = await readFiles(options.files ?? [])
   const root = await mkdtemp(join(tmpdir(), 'conformance-'))
   // Workers in containers are somebody else.
@@ -94,7 +96,6 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const name = `gpu-${installation}-${workerId}` as WorkerName
     const spec = specOf(subject, mode, env, concurrency)
     names.add(name)
-    const { gpus, secrets } = subject.kind === 'preset' ? subject : { gpus: [], secrets: [] }
     const started = await runner.start({ name, workerId, spec, gpus, secrets, run })
     // One that was removed while it was being started would be said not to start.
     signal.throwIfAborted()

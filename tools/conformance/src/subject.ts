@@ -1,5 +1,5 @@
 import { parsePresetFile } from '@gpu-service/presets'
-import type { AssignedGpu, Secret, TextMap, WorkerMode, WorkerSpec } from '@gpu-service/tasks'
+import type { AssignedGpu, GpuId, Secret, TextMap, WorkerMode, WorkerSpec } from '@gpu-service/tasks'
 
 /** What is graded. */
 export type Subject =
@@ -23,6 +23,15 @@ export type Subject =
       readonly gpus: readonly AssignedGpu[]
       readonly secrets: readonly Secret[]
     }
+
+/** GPUs of this machine by what `nvidia-smi -L` calls them: number or UUID. */
+export function gpusOf(names: readonly string[]): readonly AssignedGpu[] {
+  return names.map((name, place) => ({
+    id: name as GpuId,
+    index: /^\d+$/.test(name) ? Number(name) : place,
+    simulated: false,
+  }))
+}
 
 /** Longer than any worker takes that has no model to load. */
 const START_MS = 60_000

@@ -56,10 +56,15 @@ describe('npm run conformance', () => {
     [['image', '--command', 'true']],
     [['image', '--env', 'NAME']],
     [['image', '--input', 'missing.json']],
-    [['image', '--file', 'missing.wav']],
   ])('says how it is used, with 2: %j', async (args) => {
     const { stderr, exitCode } = await start(...args).ended()
     expect(stderr).toContain('npm run conformance -- IMAGE')
+    expect(exitCode).toBe(2)
+  })
+
+  test('a file that is not there is said to be, with 2', async () => {
+    const { stderr, exitCode } = await start('--command', 'true', '--file', 'missing.wav').ended()
+    expect(stderr).toMatch(/cannot be read: .*missing\.wav/)
     expect(exitCode).toBe(2)
   })
 

@@ -1,3 +1,4 @@
+export { gpusOf } from '@gpu-service/conformance'
 export { type DeployOptions, deployWorker } from './deploy.ts'
 export { type DoctorOptions, examine } from './doctor.ts'
 export { KitError } from './kit-error.ts'

@@ -1,6 +1,7 @@
+import { cp } from 'node:fs/promises'
 import { openStage, type Subject } from '@gpu-service/conformance'
 import { createEventParser, createLineReader } from '@gpu-service/event-parser'
-import type { JsonValue, TextMap } from '@gpu-service/tasks'
+import type { AssignedGpu, JsonValue, TextMap } from '@gpu-service/tasks'
 import { eventText } from './event-text.ts'
 
 export interface RunOptions {
@@ -9,6 +10,12 @@ export interface RunOptions {
   readonly env: TextMap
   /** What MODEL_PATH points at; `null`: an empty folder. */
   readonly modelsDir: string | null
+  /** The files of this machine that the task is given. */
+  readonly files: readonly string[]
+  /** What an image holds. */
+  readonly gpus: readonly AssignedGpu[]
+  /** Where what it has made is copied to in the end; `null`: nowhere. */
+  readonly outputDir: string | null
   readonly print: (line: string) => void
   /** Aborted: the worker is removed, and its reason thrown. */
   readonly signal: AbortSignal
@@ -22,7 +29,7 @@ const A_DAY_MS = 86_400_000
  * Gives one task to a worker, confined as in the service but without it, and prints what it says, each line with the seconds since its start.
  * Whether the task was completed. Throws a `CannotStart`, and a `RunnerError` where the engine is away.
  */
-export async function runWorker({ print, ...options }: RunOptions): Promise<boolean> {
+export async function runWorker({ print, outputDir, ...options }: RunOptions): Promise<boolean> {
   const started = performance.now()
   const say = (text: string): void => {
     print(`${((performance.now() - started) / 1000).toFixed(2).padStart(7)}  ${readable(text)}`)
@@ -55,10 +62,12 @@ export async function runWorker({ print, ...options }: RunOptions): Promise<bool
       streams[stream].feed(bytes)
     },
   })
-  const { hearing, runId } = await stage.startOneOff(options.input)
+  const worker = await stage.startOneOff(options.input)
+  const { hearing, runId } = worker
   while (!(await hearing.ended(A_DAY_MS)));
   options.signal.throwIfAborted()
   for (const stream of Object.values(streams)) stream.end()
+  if (outputDir !== null) await cp(worker.outputFolder(runId), outputDir, { recursive: true })
   const { exitCode } = hearing
   say(exitCode === null ? 'It is gone' : `It has exited with code ${exitCode}`)
   const finish = hearing.finished.get(runId)?.event

@@ -49,6 +49,12 @@ describe('the commands of the kit', () => {
     expect(exitCode).toBe(2)
   })
 
+  test('--help says how a command is used, with 0', async () => {
+    const { stdout, exitCode } = await run('run-worker', '--help')
+    expect(stdout).toContain('npm run run-worker -- CATEGORY/NAME')
+    expect(exitCode).toBe(0)
+  })
+
   test('a package that is not there is said to be, and how it is made', async () => {
     const { stderr, exitCode } = await run('build-worker', 'text/nobody')
     expect(stderr).toBe(

@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { BASE_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { describe, expect, test } from 'vitest'
 import { parseWorkerName, runWorker, openPackage, subjectOf } from '../src/index.ts'
-import { freshWorker } from './fresh-worker.ts'
+import { freshWorker, RUN_OF_NOTHING } from './fresh-worker.ts'
 
 const run = promisify(execFile)
 const BIN = join(import.meta.dirname, '../../../node_modules/.bin')
@@ -26,12 +26,10 @@ describe.each(['python', 'typescript'] as const)('a new worker in %s', (language
 
       const lines: string[] = []
       const isCompleted = await runWorker({
+        ...RUN_OF_NOTHING,
         subject: subjectOf(await openPackage(worker.root, 'text/my-worker'), true),
         input: { prompt: 'Hello you' },
-        env: {},
-        modelsDir: null,
         print: (line) => lines.push(line.replace(/^ *[\d.]+ {2}/, '')),
-        signal: new AbortController().signal,
       })
       expect(isCompleted).toBe(true)
       expect(lines).toEqual(
@@ -58,12 +56,10 @@ test.skipIf(testEngine() === null)(
     try {
       const lines: string[] = []
       const isCompleted = await runWorker({
+        ...RUN_OF_NOTHING,
         subject: subjectOf(found, false),
         input: { prompt: 'Hello you' },
-        env: {},
-        modelsDir: null,
         print: (line) => lines.push(line),
-        signal: new AbortController().signal,
       })
       expect(lines.join('\n')).toContain('text_delta   "you "')
       expect(isCompleted).toBe(true)
@@ -73,26 +69,6 @@ test.skipIf(testEngine() === null)(
   },
   300_000,
 )
-
-test('a worker that fails is told, with what it says on standard error', async () => {
-  const lines: string[] = []
-  const isCompleted = await runWorker({
-    subject: {
-      kind: 'command',
-      command: `sh -c 'echo "{\\"event\\": \\"text_delta\\"}"; echo oh dear >&2; exit 3'`,
-      cwd: '/',
-    },
-    input: {},
-    env: {},
-    modelsDir: null,
-    print: (line) => lines.push(line),
-    signal: new AbortController().signal,
-  })
-  expect(isCompleted).toBe(false)
-  expect(lines.join('\n')).toMatch(/BROKEN {7}INVALID_FIELDS/)
-  expect(lines.join('\n')).toContain('stderr       oh dear')
-  expect(lines.at(-1)).toContain('It has exited with code 3')
-})
 
 test.each(['worker', 'a/b/c', 'Text/worker', 'text/../x', 'text/my_worker', '/text/worker', ''])(
   '%j is no name of a worker',
