@@ -55,13 +55,14 @@ export async function openEngine(settings: Settings, report: ReportLoading): Pro
       batching: { itemPrioritizationStrategy: allTogether(() => sequences.busy) },
     })
     const sequences = createSequencePool(Array.from({ length: settings.slots }, () => context.getSequence()))
+    const chat = library.resolveChatWrapper(model)
     report(1)
     const { contextSize, batchSize } = context
     let embeddings: Promise<LlamaEmbeddingContext> | null = null
     return {
       llama,
       model,
-      chat: library.resolveChatWrapper(model),
+      chat,
       contextSize,
       batchSize,
       sequences,
