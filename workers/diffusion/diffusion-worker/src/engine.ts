@@ -64,7 +64,8 @@ export async function openEngine(options: EngineOptions, report: ReportLoading):
   const { modelFile: model, onGpu, threads, cancelMs } = options
   await ask({ command: 'load', model, onGpu, threads })
   isLoaded = true
-  report(1)
+  // The bar's end may still be on its way.
+  if (percent < 100) report(1)
 
   return {
     async paint(job, signal, onStep) {

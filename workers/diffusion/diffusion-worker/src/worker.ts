@@ -28,9 +28,9 @@ async function load(report: ReportLoading): Promise<Engine> {
     join(here, 'painter.cjs'),
   ] as const
   return openEngine({ program, ...settings }, report).catch((error: unknown) => {
-    if (!onGpu) throw error
+    if (!onGpu || !(error instanceof Error)) throw error
     throw new Error(
-      `the preset gives a GPU, and the engine cannot load the model there: take the image diffusion-worker:vulkan (or :cuda), or a preset with \`gpus: {count: 0}\`; ${String(error)}`,
+      `the preset gives a GPU, and the engine cannot load the model there: take the image diffusion-worker:vulkan (or :cuda), or a preset with \`gpus: {count: 0}\`; ${error.message}`,
       { cause: error },
     )
   })

@@ -1,9 +1,11 @@
-import { spawnSync } from 'node:child_process'
-import { copyFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { copyFile, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { gradeWorker } from '@gpu-service/conformance'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { DIST, FOLDER, MODEL } from './build.ts'
 import { png } from './images.ts'
 
@@ -94,4 +96,32 @@ describe('the diffusion worker', () => {
     )
     expect(said.at(-1)).toMatchObject(failure("backend 'vulkan0' was not found"))
   })
+
+  test('leaves no engine behind where it is killed', async () => {
+    const launcher = spawn(process.execPath, ['app/worker.js'], {
+      cwd: DIST,
+      env: { MODEL_PATH: MODEL, THREADS: '1' },
+      stdio: ['pipe', 'pipe', 'ignore'],
+    })
+    for await (const line of createInterface({ input: launcher.stdout })) if (line.includes('"ready"')) break
+    const worker = await childOf(launcher.pid)
+    const engine = await childOf(worker)
+    expect(isRunning(engine)).toBe(true)
+    process.kill(worker, 'SIGKILL')
+    await vi.waitFor(
+      () => {
+        expect(isRunning(engine)).toBe(false)
+      },
+      { timeout: 20_000 },
+    )
+  })
 })
+
+async function childOf(pid = 0): Promise<number> {
+  return Number.parseInt(await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8'))
+}
+
+function isRunning(pid: number): boolean {
+  // Of one that has ended, and that nobody has asked after, this is there no more.
+  return existsSync(`/proc/${pid}/exe`)
+}
