@@ -8,7 +8,7 @@ tag=latest
 if [[ $flavour == cuda ]]; then
   # The SDK is one file, to be copied.
   mkdir -p dist/cuda
-  cp diffusers/* ../../sdk/python/gpu_service_worker.py dist/cuda/
+  cp diffusers/{Dockerfile,requirements.txt,order.py,worker.py} ../../sdk/python/gpu_service_worker.py dist/cuda/
 else
   node build.mjs "$flavour"
 fi
