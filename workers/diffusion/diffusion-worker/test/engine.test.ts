@@ -101,11 +101,9 @@ describe('an engine that', () => {
     await writeFile(
       worker,
       `import { openEngine } from ${JSON.stringify(join(FOLDER, 'src/engine.ts'))}
-       const options = { modelFile: '', onGpu: false, threads: 1, cancelMs: 200 }
+       const options = { modelFile: '', onGpu: false, threads: 1, cancelMs: 1000 }
        const engine = await openEngine({ program: [process.execPath, ${JSON.stringify(engine)}], ...options }, () => {})
-       const cancelling = new AbortController()
-       const painting = engine.paint({}, cancelling.signal, () => cancelling.abort(new Error('cancelled')))
-       await painting.catch((error) => console.log(error.code + ': ' + error.message))
+       await engine.paint({}, new AbortController().signal, () => {}).catch((error) => console.log(error.code + ': ' + error.message))
        setInterval(() => {}, 1000)`,
     )
     const { status, stdout, stderr } = spawnSync(
@@ -129,13 +127,6 @@ describe('an engine that', () => {
   test('is killed from outside wanted too much memory', async () => {
     const { status, said } = await fate(`process.kill(process.pid, 'SIGKILL')`)
     expect(said).toEqual(['OUT_OF_MEMORY: the engine was killed, for want of memory as it seems'])
-    expect(status).not.toBe(0)
-  })
-
-  test('does not heed a cancel is killed, and ends the worker', async () => {
-    const { status, said, stderr } = await fate(`say({ said: 'step', step: 1, steps: 2 })`)
-    expect(said).toEqual(['undefined: cancelled'])
-    expect(stderr).toContain('the engine has not heeded a cancel for 0.2 s, and was killed')
     expect(status).not.toBe(0)
   })
 })

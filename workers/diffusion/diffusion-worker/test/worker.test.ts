@@ -1,9 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { text } from 'node:stream/consumers'
 import { gradeWorker } from '@gpu-service/conformance'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { DIST, FOLDER, MODEL } from './build.ts'
@@ -97,6 +99,27 @@ describe('the diffusion worker', () => {
     expect(said.at(-1)).toMatchObject(failure("backend 'vulkan0' was not found"))
   })
 
+  test('tells of a cancel that the engine does not heed in time, and ends with it', async () => {
+    const worker = spawn(process.execPath, ['worker.js'], {
+      cwd: await withDeafEngine(join(root, 'deaf')),
+      env: { PATH: process.env['PATH'], MODEL_PATH: MODEL, CANCEL_SECONDS: '1' },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    const command = (fields: object): void => {
+      worker.stdin.write(`${JSON.stringify({ task_id: 'a.1', ...fields })}\n`)
+    }
+    command({ command: 'run', input: SMALL })
+    const said: Said[] = []
+    createInterface({ input: worker.stdout }).on('line', (line) => {
+      said.push(JSON.parse(line) as Said)
+      if (said.at(-1)?.['event'] === 'progress') command({ command: 'cancel' })
+    })
+    const [stderr, ended] = await Promise.all([text(worker.stderr), once(worker, 'close')])
+    expect(said.at(-1)).toMatchObject({ event: 'finish', task_id: 'a.1', status: 'cancelled' })
+    expect(stderr).toContain('the engine has not heeded a cancel for 1 s, and was killed')
+    expect(ended).toEqual([1, null])
+  })
+
   test('leaves no engine behind where it is killed', async () => {
     const launcher = spawn(process.execPath, ['app/worker.js'], {
       cwd: DIST,
@@ -116,6 +139,28 @@ describe('the diffusion worker', () => {
     )
   })
 })
+
+/** The worker in a folder of its own, with a program in the place of its engine that begins whatever it is told, and heeds no cancel. */
+async function withDeafEngine(folder: string): Promise<string> {
+  const bin = join(folder, 'node_modules/bare-runtime-linux-x64/bin')
+  await mkdir(bin, { recursive: true })
+  await copyFile(join(DIST, 'app/worker.js'), join(folder, 'worker.js'))
+  await copyFile(join(DIST, 'app/package.json'), join(folder, 'package.json'))
+  await writeFile(join(folder, 'node_modules/bare-runtime-linux-x64/package.json'), '{}')
+  await writeFile(
+    join(bin, 'bare'),
+    `#!/usr/bin/env node
+     const pipe = new (require('node:net').Socket)({ fd: 3 })
+     const say = (message) => pipe.write(JSON.stringify(message) + '\\n')
+     require('node:readline').createInterface({ input: pipe }).on('line', (line) => {
+       const { command } = JSON.parse(line)
+       if (command === 'load') say({ said: 'loaded' })
+       if (command === 'paint') say({ said: 'step', step: 1, steps: 2 })
+     })`,
+    { mode: 0o755 },
+  )
+  return folder
+}
 
 async function childOf(pid = 0): Promise<number> {
   return Number.parseInt(await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8'))
