@@ -35,8 +35,8 @@ interface Waiting {
 }
 
 /**
- * Starts the engine and loads a model. Rejects where that fails. An engine that ends later, or is killed because it does not heed a cancel, ends this process too: what it
- * worked on is rejected, and then an error is thrown where nobody catches it.
+ * Starts the engine and loads a model. Rejects where that fails. An engine that ends later, or is killed because it does not heed a cancel, ends this
+ * process too: what it worked on is rejected, and then an error is thrown where nobody catches it.
  */
 export async function openEngine(options: EngineOptions, report: ReportLoading): Promise<Engine> {
   let waiting: Waiting | null = null

@@ -36,19 +36,19 @@ async function load(report: ReportLoading): Promise<Engine> {
   })
 }
 
-async function makeImages(task: Task<Engine>): Promise<object> {
+interface Made extends Size {
+  readonly file: string
+  readonly seed: number
+}
+
+async function makeImages(task: Task<Engine>): Promise<{ readonly images: readonly Made[] }> {
   const order = readOrder(
     task.input,
     task.files.map(({ name }) => name),
   )
   const { size, init } = await beginning(task, order)
   const firstSeed = order.seed ?? randomInt(SEEDS)
-  const images: {
-    readonly file: string
-    readonly seed: number
-    readonly width: number
-    readonly height: number
-  }[] = []
+  const images: Made[] = []
   let stepsDone = 0
   try {
     while (images.length < order.count) {
@@ -74,12 +74,8 @@ async function makeImages(task: Task<Engine>): Promise<object> {
           },
         )
         .catch((error: unknown) => {
-          if (
-            order.start.kind === 'noise' ||
-            !(error instanceof Error) ||
-            !error.message.startsWith(NO_IMAGE)
-          )
-            throw error
+          const isUnreadable = error instanceof Error && error.message.startsWith(NO_IMAGE)
+          if (order.start.kind === 'noise' || !isUnreadable) throw error
           throw new InvalidInput(`"${order.start.file}" is no image that can be read`, { cause: error })
         })
       const file = `image-${images.length + 1}.png`
