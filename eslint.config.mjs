@@ -29,8 +29,8 @@ export default tseslint.config(
         'error',
         {
           banTransitiveDependencies: true,
-          // Of a worker's program, and installed for that alone: see its build.mjs.
-          allow: ['node-llama-cpp'],
+          // Of workers' programs, and installed for those alone: see their build.mjs.
+          allow: ['node-llama-cpp', '@qvac/**', 'bare-*'],
           depConstraints: [
             {
               sourceTag: 'type:app',
