@@ -20,7 +20,7 @@ const source = join(HERE, 'engine', flavour)
 const dist = join(HERE, 'dist', flavour)
 const app = join(dist, 'app')
 await mkdir(app, { recursive: true })
-await cp(join(source, 'Dockerfile'), join(dist, 'Dockerfile'))
+await cp(join(HERE, flavour === 'cpu' ? 'Dockerfile' : `Dockerfile.${flavour}`), join(dist, 'Dockerfile'))
 await installEngine()
 await bundleWorker(HERE, join(app, 'worker.js'), ['node-llama-cpp'])
 
