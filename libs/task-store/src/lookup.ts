@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { GpuDrain, GpuId, TaskStore, Worker, WorkerLogEvent } from '@gpu-service/tasks'
+import type { GpuDrain, GpuId, TaskArtifact, TaskStore, Worker, WorkerLogEvent } from '@gpu-service/tasks'
 import { fromWorkerLog } from './chunk.ts'
 import type { PrismaClient } from './generated/client.ts'
 import { readHistory } from './history.ts'
@@ -8,6 +8,8 @@ import { KEPT, plain } from './statements.ts'
 
 /** So many pieces of a worker's log are read at once. */
 const LOG_CHUNKS = 64
+/** So many artifacts are read at once. */
+const ARTIFACTS = 100
 
 /** The store's reads by key, and of what is going on now. */
 export function createLookup(
@@ -19,6 +21,7 @@ export function createLookup(
   | 'activeTasks'
   | 'artifacts'
   | 'artifact'
+  | 'leftBefore'
   | 'attempts'
   | 'liveWorkers'
   | 'worker'
@@ -74,6 +77,29 @@ export function createLookup(
     async artifact(id) {
       const row = await reader.artifact.findUnique({ where: { id, task: KEPT } })
       return row === null ? null : toArtifact(row)
+    },
+
+    async leftBefore(id, attempt, limit) {
+      const latest = new Map<string, TaskArtifact>()
+      const before: { taskId: string; attempt?: { lt: number } } = { taskId: id, attempt: { lt: attempt } }
+      while (latest.size === 0) {
+        for (let skip = 0; latest.size < limit; skip += ARTIFACTS) {
+          const rows = await reader.artifact.findMany({
+            where: { ...before, task: KEPT },
+            orderBy: [{ attempt: 'desc' }, { id: 'desc' }],
+            ...{ skip, take: ARTIFACTS },
+          })
+          for (const row of rows)
+            if (latest.size < limit && !latest.has(row.name)) latest.set(row.name, toArtifact(row))
+          if (rows.length < ARTIFACTS) break
+        }
+        const task = await reader.task.findUnique({ where: { id: before.taskId }, select: { retryOf: true } })
+        if (task?.retryOf == null) break
+        // Of that one all attempts are earlier ones.
+        before.taskId = task.retryOf
+        delete before.attempt
+      }
+      return [...latest.values()]
     },
 
     async attempts(id) {

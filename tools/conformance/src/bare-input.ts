@@ -30,8 +30,8 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
     await withWorker(async ({ hearing, stdin }) => {
       stdin.write('{"command":"conformance","task_id":"none.1"}\n\n{"colour":"blue"}\n')
       const [line] = runCommand(
-        { runId: RUN_ID, attempt: 1, input, files: [] },
-        { output: tmpdir(), input: tmpdir() },
+        { runId: RUN_ID, attempt: 1, input, files: [], previous: [] },
+        { output: tmpdir(), input: tmpdir(), previous: tmpdir() },
       ).split('}\n')
       hearing.give(RUN_ID)
       stdin.write(`${String(line)},"colour":"blue"}\n`)
@@ -87,6 +87,7 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
       models: home,
       inputFile: null,
       inputDir: null,
+      previousDir: null,
       outputDir: null,
       home,
       secrets: null,
