@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { GpuDrain, GpuId, TaskArtifact, TaskStore, Worker, WorkerLogEvent } from '@gpu-service/tasks'
 import { fromWorkerLog } from './chunk.ts'
-import type { PrismaClient } from './generated/client.ts'
+import type { Artifact, PrismaClient } from './generated/client.ts'
 import { readHistory } from './history.ts'
 import { toArtifact, toAttempt, toGpuId, toTask, toWorker, type WorkerRow } from './rows.ts'
 import { KEPT, plain } from './statements.ts'
@@ -43,6 +43,14 @@ export function createLookup(
     })
   }
 
+  /** The task that it is a retry of, where that has not completed: one that has is done again from its beginning. */
+  async function unfinishedBefore(taskId: string): Promise<string | null> {
+    const task = await reader.task.findUnique({ where: { id: taskId }, select: { retryOf: true } })
+    if (task?.retryOf == null) return null
+    const where = { id: task.retryOf, status: { not: 'COMPLETED' } }
+    return (await reader.task.findFirst({ where, select: { id: true } }))?.id ?? null
+  }
+
   return {
     async task(id) {
       const row = await reader.task.findUnique({ where: { id, ...KEPT } })
@@ -81,11 +89,14 @@ export function createLookup(
 
     async leftBefore(id, attempt, limit) {
       const latest = new Map<string, TaskArtifact>()
-      const before: { taskId: string; attempt?: { lt: number } } = { taskId: id, attempt: { lt: attempt } }
-      while (latest.size === 0) {
+      let place: { taskId: string; attempt?: { lt: number } } | null = {
+        taskId: id,
+        attempt: { lt: attempt },
+      }
+      while (place !== null && latest.size === 0) {
         for (let skip = 0; latest.size < limit; skip += ARTIFACTS) {
-          const rows = await reader.artifact.findMany({
-            where: { ...before, task: KEPT },
+          const rows: Artifact[] = await reader.artifact.findMany({
+            where: { ...place, task: KEPT },
             orderBy: [{ attempt: 'desc' }, { id: 'desc' }],
             ...{ skip, take: ARTIFACTS },
           })
@@ -93,11 +104,9 @@ export function createLookup(
             if (latest.size < limit && !latest.has(row.name)) latest.set(row.name, toArtifact(row))
           if (rows.length < ARTIFACTS) break
         }
-        const task = await reader.task.findUnique({ where: { id: before.taskId }, select: { retryOf: true } })
-        if (task?.retryOf == null) break
+        const unfinished = await unfinishedBefore(place.taskId)
         // Of that one all attempts are earlier ones.
-        before.taskId = task.retryOf
-        delete before.attempt
+        place = unfinished === null ? null : { taskId: unfinished }
       }
       return [...latest.values()]
     },

@@ -12,6 +12,7 @@ import {
   presetId,
   requeued,
   running,
+  settledTask,
   settlement,
   spec,
   START,
@@ -100,6 +101,16 @@ export function describeAttempts(name: string, openPlace: () => Promise<Place>):
         expect(await left(3, 1)).toEqual(['1 checkpoint 120'])
         expect(await left(4, 1)).toEqual([])
         expect(await left(5, 1)).toEqual([])
+      })
+
+      it('is nothing where the task that it is a retry of has completed', async () => {
+        await store.create([newTask(1)])
+        await store.claim([claimOf(1)])
+        const after = await leaves(1, 1, 2, ['checkpoint'])
+        await append(1, settledTask(1, after))
+        await store.create([newTask(2, { retryOf: taskId(1) })])
+        expect((await store.task(taskId(1)))?.status).toBe('COMPLETED')
+        expect(await left(2, 1)).toEqual([])
       })
 
       it('looks through more than are read at once', async () => {

@@ -352,7 +352,7 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   artifact(id: ArtifactId): Promise<TaskArtifact | null>
   /**
    * Of the task's attempts before this one: of each name the latest, and at most `limit`, the latest. Where these have none, those of the task
-   * that it is a retry of, and so on.
+   * that it is a retry of, unless that has completed, and so on.
    */
   leftBefore(id: TaskId, attempt: number, limit: number): Promise<readonly TaskArtifact[]>
   /** Writes an upload's row. */

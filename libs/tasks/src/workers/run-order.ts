@@ -22,14 +22,17 @@ export async function runOrderOf(
     ...{ name, mediaType, bytes, sha256 },
     placeAt: (path) => artifactFiles.place(fileId, path),
   })
-  const isFirst = attempt === 1 && retryOf === null
-  const left = isFirst ? [] : await store.leftBefore(id, attempt, MAX_PREVIOUS)
-  const gone = new Set(await artifactFiles.missing(left.map((artifact) => artifact.id)))
+  async function previous(): Promise<readonly Artifact[]> {
+    if (attempt === 1 && retryOf === null) return []
+    const left = await store.leftBefore(id, attempt, MAX_PREVIOUS)
+    const gone = new Set(await artifactFiles.missing(left.map((artifact) => artifact.id)))
+    return left.filter((artifact) => !gone.has(artifact.id))
+  }
   return {
     runId: runIdOf(id, attempt),
     attempt,
     input,
     files: files.map(placed),
-    previous: left.filter((artifact) => !gone.has(artifact.id)).map(placed),
+    previous: (await previous()).map(placed),
   }
 }
