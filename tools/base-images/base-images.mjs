@@ -5,10 +5,13 @@ import { makeBaseImage } from './images.mjs'
 import { BASE_IMAGES } from './recipes.mjs'
 import { RootfsError } from './rootfs.mjs'
 
+const images = Object.keys(BASE_IMAGES)
+const usual = images.filter((image) => !BASE_IMAGES[image].onRequest)
+
 const USAGE = `Makes the base images of the workers and of the service from Debian packages, for a Docker engine that can reach no image registry.
 
-  npm run base-images                     makes those that are missing: ${Object.keys(BASE_IMAGES).join(', ')}
-  npm run base-images -- IMAGE            makes only this one
+  npm run base-images                     makes those that are missing: ${usual.join(', ')}
+  npm run base-images -- IMAGE            makes only this one: ${images.join(', ')}
   npm run base-images -- --force [IMAGE]  makes it again from today's packages and replaces the one that is there
 
 The engine is the one at DOCKER_HOST, else at Docker's default socket. Packages come from this machine's own Debian mirrors
@@ -28,7 +31,7 @@ async function main() {
 
   const docker = await connectEngine()
   console.log(`Docker engine: ${engineName()}`)
-  for (const image of positionals.length > 0 ? positionals : Object.keys(BASE_IMAGES)) {
+  for (const image of positionals.length > 0 ? positionals : usual) {
     await makeBaseImage(docker, image, { replace: values.force, log: (line) => console.log(line) })
   }
 }

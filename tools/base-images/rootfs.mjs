@@ -15,8 +15,9 @@ const INCLUDED = ['/usr/share/doc/*/copyright']
 
 /**
  * What a root filesystem is made of.
- * @typedef {{ release: string, packages: readonly string[], links: Readonly<Record<string, string>> }} RootfsRecipe
- * `release`: Debian's code name. `links`: symbolic links to add, absolute path to target.
+ * @typedef {{ release: string, packages: readonly string[], links: Readonly<Record<string, string>>, removed?: readonly string[] }} RootfsRecipe
+ * `release`: Debian's code name. `links`: symbolic links to add, absolute path to target. `removed`: absolute paths, `*` for any name, that
+ * packages bring and nobody needs. They go once the packages are set up, which some cannot be without their files.
  */
 
 /** Why no root filesystem could be made; `hint` says what to do. */
@@ -56,7 +57,7 @@ export async function makeRootfs(recipe, { fresh, log }) {
   }
   const sources = await debianSources(recipe.release)
   const list = recipe.packages.join(', ')
-  log(`making a root filesystem of Debian ${recipe.release} with ${list}: this takes about half a minute`)
+  log(`making a root filesystem of Debian ${recipe.release} with ${list}: this takes a minute or so`)
   await mkdir(join(path, '..'), { recursive: true })
   const draft = `${path}.${process.pid}`
   const started = performance.now()
@@ -83,7 +84,7 @@ export function megabytes(bytes) {
   return `${Math.round(bytes / 1e6)} MB`
 }
 
-function mmdebstrapOptions({ packages, links }) {
+function mmdebstrapOptions({ packages, links, removed = [] }) {
   const hooks = []
   // Without this Debian 12 picks the package `usrmerge`, which brings all of Perl: 50 MB.
   if (existsSync(MERGED_USR_HOOKS)) {
@@ -97,6 +98,7 @@ function mmdebstrapOptions({ packages, links }) {
   for (const [path, target] of Object.entries(links)) {
     hooks.push(`--customize-hook=ln -s '${target}' "$1${path}"`)
   }
+  for (const path of removed) hooks.push(`--customize-hook=rm -r "$1"${path}`)
   return [
     '--quiet',
     '--variant=apt',

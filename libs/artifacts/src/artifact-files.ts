@@ -1,6 +1,17 @@
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { access, mkdir, open, opendir, realpath, rename, rm, stat, type FileHandle } from 'node:fs/promises'
+import {
+  access,
+  chmod,
+  mkdir,
+  open,
+  opendir,
+  realpath,
+  rename,
+  rm,
+  stat,
+  type FileHandle,
+} from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { ArtifactFiles, ArtifactId, ArtifactSource, Taken } from '@gpu-service/tasks'
@@ -9,6 +20,8 @@ import { PARTIAL } from './partial.ts'
 
 /** Files that are asked about at once. */
 const STRAYS = 500
+
+const READ_BY_ALL = 0o444
 
 const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/
 
@@ -66,7 +79,7 @@ export async function openArtifactFiles({
     },
     async receive(id, chunks) {
       taken?.add(id)
-      const received = await store(pathOf(id), chunks, { mode: 0o444, durable: true })
+      const received = await store(pathOf(id), chunks, { mode: READ_BY_ALL, durable: true })
       await using handle = await open(folder)
       await handle.sync()
       return received
@@ -74,7 +87,11 @@ export async function openArtifactFiles({
     async remove(id) {
       await rm(pathOf(id), { force: true })
     },
-    place: (id, path) => linkOrCopy(pathOf(id), path),
+    async place(id, path) {
+      await linkOrCopy(pathOf(id), path)
+      // An artifact was the service's alone so far. Where it is, nobody else can enter.
+      await chmod(path, READ_BY_ALL)
+    },
     missing: (ids) => artifactsWithoutFile(folder, ids),
     async removeStrays(known, signal) {
       // What it has taken since the first time is not known any more.

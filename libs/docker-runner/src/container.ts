@@ -1,5 +1,5 @@
 import { type RunFolders, type WorkerOrder, workerEnvironment } from '@gpu-service/tasks'
-import { mayHaveFiles, type WorkerFolder } from './folders.ts'
+import { mayHaveFiles, previousName, type WorkerFolder } from './folders.ts'
 
 export const LABELS = {
   installation: 'gpu-service.installation',
@@ -20,7 +20,11 @@ export const INSIDE = {
 
 /** The folders of a run, as its worker reaches them. */
 export function runFolders(runId: string): RunFolders {
-  return { input: `${INSIDE.files}/${runId}`, output: `${INSIDE.runs}/${runId}` }
+  return {
+    input: `${INSIDE.files}/${runId}`,
+    previous: `${INSIDE.files}/${previousName(runId)}`,
+    output: `${INSIDE.runs}/${runId}`,
+  }
 }
 
 /** How long an engine that stops, or somebody's `docker stop`, waits for a worker. */
@@ -56,7 +60,8 @@ export function containerBody(
   const environment = workerEnvironment(order, {
     models: INSIDE.models,
     inputFile: run && INSIDE.inputFile,
-    inputDir: run !== null && mayHaveFiles(order) ? runFolders(run.runId).input : null,
+    inputDir: run !== null && run.files.length > 0 ? runFolders(run.runId).input : null,
+    previousDir: run !== null && run.previous.length > 0 ? runFolders(run.runId).previous : null,
     outputDir: run && runFolders(run.runId).output,
     home: INSIDE.home,
     cache: INSIDE.cache,

@@ -7,12 +7,14 @@ import { userOf } from './container.ts'
 import { removeFolder } from './remove-folder.ts'
 import { readSecrets, writeSecrets } from './secret-files.ts'
 
+const PREVIOUS = '.previous'
+
 /** A worker's files on the host. */
 export interface WorkerFolder {
   readonly inputFile: string
   /** Holds its secrets, one file each; not there where it has none. */
   readonly secrets: string
-  /** Holds one folder per run that was given files, with these. */
+  /** Holds one folder per run that was given files, with these, and one per run before which attempts have left some. */
   readonly files: string
   /** Holds one folder per run. */
   readonly runs: string
@@ -82,14 +84,10 @@ export function createFolders(dataDir: string): Folders {
       }
       return { folder, fresh }
     },
-    async prepareRun(name, { runId, files }) {
+    async prepareRun(name, { runId, files, previous }) {
       await makeRunFolder(join(runsOf(name), runId))
-      if (files.length === 0) return
-      const folder = join(filesOf(name), runId)
-      // Not with the folder around it: a session worker that was started before there were files does not have it mounted.
-      await orIfThere(mkdir(folder))
-      await chmod(folder, 0o755)
-      for (const file of files) await file.placeAt(join(folder, file.name))
+      await placeFiles(join(filesOf(name), runId), files)
+      await placeFiles(join(filesOf(name), previousName(runId)), previous)
     },
     noteStart: (name, { containerId, at }) => writeFile(startOf(name), `${at} ${containerId}`),
     async notedStart(name) {
@@ -101,14 +99,32 @@ export function createFolders(dataDir: string): Folders {
     secrets: (name) => readSecrets(secretsOf(name)),
     names: () => entriesOf(workers),
     runs: async (name) => [
-      ...new Set([...(await entriesOf(runsOf(name))), ...(await entriesOf(filesOf(name)))]),
+      ...new Set([...(await entriesOf(runsOf(name))), ...(await entriesOf(filesOf(name))).map(runIdOfName)]),
     ],
     remove: (name) => removeFolder(pathOf(name)),
     async removeRun(name, runId) {
       await removeFolder(join(filesOf(name), runId))
+      await removeFolder(join(filesOf(name), previousName(runId)))
       await removeFolder(join(runsOf(name), runId))
     },
   }
+}
+
+async function placeFiles(folder: string, files: RunOrder['files']): Promise<void> {
+  if (files.length === 0) return
+  // Not with the folder around it: a session worker that was started before there were files does not have it mounted.
+  await orIfThere(mkdir(folder))
+  await chmod(folder, 0o755)
+  for (const file of files) await file.placeAt(join(folder, file.name))
+}
+
+/** The folder, among those of a worker's files, of what was left before a run. */
+export function previousName(runId: string): string {
+  return `${runId}${PREVIOUS}`
+}
+
+function runIdOfName(name: string): string {
+  return name.endsWith(PREVIOUS) ? name.slice(0, -PREVIOUS.length) : name
 }
 
 function entriesOf(folder: string): Promise<readonly string[]> {
@@ -154,9 +170,9 @@ async function orIfThere(making: Promise<unknown>): Promise<void> {
   }
 }
 
-/** Whether the worker's task was given files, or may one be that a session worker will get. */
+/** Whether the worker's task was given files, or was left some, or may one be that a session worker will get. */
 export function mayHaveFiles({ run }: Pick<WorkerOrder, 'run'>): boolean {
-  return run === null || run.files.length > 0
+  return run === null || run.files.length + run.previous.length > 0
 }
 
 /** Readable, and different for every preset also where only punctuation differs. */

@@ -337,9 +337,9 @@ describe("a worker that runs as the service's user", { timeout: 60_000 }, () => 
     await mkdir(target, { mode: 0o700 })
     await readOutput(rig.runner, name, { signal: never, until: ({ stdout }) => stdout.includes('up') })
     const input = await rig.runner.openInput(name)
-    await expect(input.run({ runId: 'task.2', attempt: 2, input: {}, files: [] })).rejects.toThrow(
-      /ENOTDIR|ELOOP/,
-    )
+    await expect(
+      input.run({ runId: 'task.2', attempt: 2, input: {}, files: [], previous: [] }),
+    ).rejects.toThrow(/ENOTDIR|ELOOP/)
     expect((await stat(target)).mode & 0o777).toBe(0o700)
     input.detach()
   })

@@ -217,7 +217,7 @@ describe('starting a worker on Docker', { timeout: 60_000 }, () => {
     const order = rig.order(
       'echo up; sleep 60',
       {},
-      { input: { text: 'x'.repeat(8 * 1024 * 1024) }, files: [] },
+      { input: { text: 'x'.repeat(8 * 1024 * 1024) }, files: [], previous: [] },
     )
     const before = performance.now()
     expect(await rig.runner.start(order)).toMatchObject({ status: 'started' })
@@ -230,7 +230,13 @@ describe('starting a worker on Docker', { timeout: 60_000 }, () => {
     await using quick = await openRig({ callTimeoutMs: 2_000 })
     const order = await quick.start('sleep 60', {}, { mode: 'SESSION' })
     const input = await quick.runner.openInput(order.name)
-    const run = { runId: 'task.1', attempt: 1, input: { text: 'x'.repeat(8 * 1024 * 1024) }, files: [] }
+    const run = {
+      runId: 'task.1',
+      attempt: 1,
+      input: { text: 'x'.repeat(8 * 1024 * 1024) },
+      files: [],
+      previous: [],
+    }
     await expect(input.run(run)).rejects.toMatchObject({ name: 'RunnerError', code: 'ENGINE_REFUSED' })
     await expect(input.cancel('task.1')).rejects.toMatchObject({
       name: 'RunnerError',

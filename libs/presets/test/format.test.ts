@@ -145,6 +145,8 @@ describe('environment variables', () => {
     'OUTPUT_DIR',
     'SECRETS_DIR',
     'TASK_FILES',
+    'PREVIOUS_DIR',
+    'PREVIOUS_FILES',
     'PROTOCOL_VERSION',
   ])('may not set %s', async (name) => {
     expect(await issuesOf(presetFileWith(`env_vars: {${name}: x}`))).toEqual([

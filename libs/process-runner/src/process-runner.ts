@@ -78,15 +78,20 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
   }
 
   function runFolders(folder: WorkerFolder, runId: string): RunFolders {
-    return { input: join(folder.files, asEntry(runId)), output: join(folder.output, asEntry(runId)) }
+    const entry = asEntry(runId)
+    return {
+      input: join(folder.files, entry),
+      previous: join(folder.previous, entry),
+      output: join(folder.output, entry),
+    }
   }
 
   /** Makes the folders of a run, with the files that it is given. */
-  async function prepareRun(folder: WorkerFolder, { runId, files }: RunOrder): Promise<RunFolders> {
+  async function prepareRun(folder: WorkerFolder, { runId, files, previous }: RunOrder): Promise<RunFolders> {
     const folders = runFolders(folder, runId)
     await makeFolder(folders.output)
-    if (files.length > 0) await makeFolder(folders.input)
-    for (const file of files) await file.placeAt(join(folders.input, file.name))
+    await placeFiles(folders.input, files)
+    await placeFiles(folders.previous, previous)
     return folders
   }
 
@@ -147,6 +152,8 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
           models: modelsDir,
           inputFile: run && folder.input,
           inputDir: run !== null && run.files.length > 0 ? runFolders(folder, run.runId).input : null,
+          previousDir:
+            run !== null && run.previous.length > 0 ? runFolders(folder, run.runId).previous : null,
           outputDir: run && runFolders(folder, run.runId).output,
           home: folder.home,
           secrets: secrets.length > 0 ? folder.secrets : null,
@@ -252,10 +259,13 @@ export function createProcessRunner(options: ProcessRunnerOptions): WorkerRunner
   }
 
   async function removeRuns(folder: WorkerFolder, isNeeded: (runId: string) => boolean): Promise<void> {
-    for (const runId of new Set([...(await entriesOf(folder.output)), ...(await entriesOf(folder.files))])) {
+    const { output, files, previous } = folder
+    const runIds = (await Promise.all([output, files, previous].map(entriesOf))).flat()
+    for (const runId of new Set(runIds)) {
       if (isNeeded(runId)) continue
-      const { input, output } = runFolders(folder, runId)
-      for (const path of [input, output]) await rm(path, { recursive: true, force: true })
+      const folders = runFolders(folder, runId)
+      for (const path of [folders.input, folders.previous, folders.output])
+        await rm(path, { recursive: true, force: true })
     }
   }
 
@@ -384,6 +394,11 @@ async function refusing<T>(work: () => Promise<T>): Promise<T> {
 function asEntry(name: string): string {
   if (/^[\w-][\w.-]{0,199}$/.test(name)) return name
   throw new RangeError(`${JSON.stringify(name)} cannot be the name of a folder`)
+}
+
+async function placeFiles(folder: string, files: RunOrder['files']): Promise<void> {
+  if (files.length > 0) await makeFolder(folder)
+  for (const file of files) await file.placeAt(join(folder, file.name))
 }
 
 async function entriesOf(folder: string): Promise<string[]> {

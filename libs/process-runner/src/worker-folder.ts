@@ -24,8 +24,9 @@ export interface WorkerFolder {
   /** One file for each secret; not there where it has none. */
   readonly secrets: string
   readonly home: string
-  /** Both hold one folder per run. */
+  /** All three hold one folder per run. */
   readonly files: string
+  readonly previous: string
   readonly output: string
 }
 
@@ -44,6 +45,7 @@ export function workerFolder(path: string, name: string): WorkerFolder {
     secrets: join(path, 'secrets'),
     home: join(path, 'home'),
     files: join(path, 'files'),
+    previous: join(path, 'previous'),
     output: join(path, 'output'),
   }
 }

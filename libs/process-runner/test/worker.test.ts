@@ -236,7 +236,7 @@ describe('the stdin of a session worker', () => {
   it('does not block the service where the worker does not read it', async () => {
     const { order } = await rig.start('sleep 60', { mode: 'SESSION' })
     const inputs = await Promise.all(Array.from({ length: 6 }, () => rig.runner.openInput(order.name)))
-    const large = { runId: 'task.1', attempt: 1, input: 'x'.repeat(200_000), files: [] }
+    const large = { runId: 'task.1', attempt: 1, input: 'x'.repeat(200_000), files: [], previous: [] }
     const writes = Promise.allSettled(inputs.map((input) => input.run(large)))
     // All of these go through the thread pool, which stuck writes would have used up.
     expect(await readdir(rig.dataDir)).toContain('workers')

@@ -1,13 +1,15 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { GpuDrain, GpuId, TaskStore, Worker, WorkerLogEvent } from '@gpu-service/tasks'
+import type { GpuDrain, GpuId, TaskArtifact, TaskStore, Worker, WorkerLogEvent } from '@gpu-service/tasks'
 import { fromWorkerLog } from './chunk.ts'
-import type { PrismaClient } from './generated/client.ts'
+import type { Artifact, PrismaClient } from './generated/client.ts'
 import { readHistory } from './history.ts'
 import { toArtifact, toAttempt, toGpuId, toTask, toWorker, type WorkerRow } from './rows.ts'
 import { KEPT, plain } from './statements.ts'
 
 /** So many pieces of a worker's log are read at once. */
 const LOG_CHUNKS = 64
+/** So many artifacts are read at once. */
+const ARTIFACTS = 100
 
 /** The store's reads by key, and of what is going on now. */
 export function createLookup(
@@ -19,6 +21,7 @@ export function createLookup(
   | 'activeTasks'
   | 'artifacts'
   | 'artifact'
+  | 'leftBefore'
   | 'attempts'
   | 'liveWorkers'
   | 'worker'
@@ -38,6 +41,14 @@ export function createLookup(
       const ids = own.map(({ id }) => id)
       return toWorker(row, ids) ?? []
     })
+  }
+
+  /** The task that it is a retry of, where that has not completed: one that has is done again from its beginning. */
+  async function unfinishedBefore(taskId: string): Promise<string | null> {
+    const task = await reader.task.findUnique({ where: { id: taskId }, select: { retryOf: true } })
+    if (task?.retryOf == null) return null
+    const where = { id: task.retryOf, status: { not: 'COMPLETED' } }
+    return (await reader.task.findFirst({ where, select: { id: true } }))?.id ?? null
   }
 
   return {
@@ -74,6 +85,30 @@ export function createLookup(
     async artifact(id) {
       const row = await reader.artifact.findUnique({ where: { id, task: KEPT } })
       return row === null ? null : toArtifact(row)
+    },
+
+    async leftBefore(id, attempt, limit) {
+      const latest = new Map<string, TaskArtifact>()
+      let place: { taskId: string; attempt?: { lt: number } } | null = {
+        taskId: id,
+        attempt: { lt: attempt },
+      }
+      while (place !== null && latest.size === 0) {
+        for (let skip = 0; latest.size < limit; skip += ARTIFACTS) {
+          const rows: Artifact[] = await reader.artifact.findMany({
+            where: { ...place, task: KEPT },
+            orderBy: [{ attempt: 'desc' }, { id: 'desc' }],
+            ...{ skip, take: ARTIFACTS },
+          })
+          for (const row of rows)
+            if (latest.size < limit && !latest.has(row.name)) latest.set(row.name, toArtifact(row))
+          if (rows.length < ARTIFACTS) break
+        }
+        const unfinished = await unfinishedBefore(place.taskId)
+        // Of that one all attempts are earlier ones.
+        place = unfinished === null ? null : { taskId: unfinished }
+      }
+      return [...latest.values()]
     },
 
     async attempts(id) {

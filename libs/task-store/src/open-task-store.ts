@@ -198,6 +198,7 @@ function createStore(
     output: read('reading an output', log.output),
     artifacts: read('reading artifacts', lookup.artifacts),
     artifact: read('reading an artifact', lookup.artifact),
+    leftBefore: read('reading artifacts', lookup.leftBefore),
     addUpload: guarded('storing an upload', uploads.addUpload),
     uploads: read('reading uploads', uploads.uploads),
     unusedUploadBytes: read('reading uploads', uploads.unusedUploadBytes),

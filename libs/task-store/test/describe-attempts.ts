@@ -1,6 +1,7 @@
 import { StaleWriteError, type TaskAppend, type TaskStore } from '@gpu-service/tasks'
 import { describe, expect, it } from 'vitest'
 import {
+  artifactId,
   claimOf,
   completed,
   eventsAfter,
@@ -11,6 +12,7 @@ import {
   presetId,
   requeued,
   running,
+  settledTask,
   settlement,
   spec,
   START,
@@ -47,6 +49,76 @@ export function describeAttempts(name: string, openPlace: () => Promise<Place>):
     const secondClaim = claimOf(1, {
       ...{ attempt: 2, after: 4, at: START + 11_000, warm: true },
       worker: newWorker(2, { claim: { gpuIds: [gpuId(1), gpuId(2)], memoryMb: 2_000 } }),
+    })
+
+    describe('leftBefore', () => {
+      /** Announces artifacts of a running attempt; gives how many events the task has then. */
+      async function leaves(
+        n: number,
+        attempt: number,
+        after: number,
+        names: readonly string[],
+      ): Promise<number> {
+        const artifacts = names.map((name, index) => ({
+          id: artifactId(n * 100 + after * 10 + index),
+          ...{ name, mediaType: 'application/octet-stream', bytes: 1, sha256: 'ff' },
+        }))
+        const events = eventsAfter(
+          after,
+          ...artifacts.map((artifact) => ({ type: 'artifact' as const, artifact })),
+        ).map((event) => ({ ...event, attempt }))
+        await append(attempt, { taskId: taskId(n), attempt, after, events, artifacts })
+        return after + names.length
+      }
+
+      const left = async (n: number, attempt: number, limit = 32): Promise<string[]> =>
+        (await store.leftBefore(taskId(n), attempt, limit)).map(
+          ({ name, attempt: by, id }) => `${by} ${name} ${parseInt(id.slice(-4), 16)}`,
+        )
+
+      it('is what earlier attempts announced, of each name the latest', async () => {
+        await store.create([newTask(1)])
+        await store.claim([claimOf(1)])
+        const after = await leaves(1, 1, 2, ['checkpoint', 'log', 'checkpoint'])
+        expect(await left(1, 1)).toEqual([])
+        await append(1, requeued(1, after))
+        await store.claim([claimOf(1, { attempt: 2, after: after + 1, worker: newWorker(2) })])
+        expect(await left(1, 2)).toEqual(['1 checkpoint 122', '1 log 121'])
+        await leaves(1, 2, after + 2, ['checkpoint'])
+        expect(await left(1, 2)).toEqual(['1 checkpoint 122', '1 log 121'])
+        expect(await left(1, 3)).toEqual(['2 checkpoint 170', '1 log 121'])
+        expect(await left(1, 3, 1)).toEqual(['2 checkpoint 170'])
+      })
+
+      it('is what the task has left that it is a retry of, also where there is one between that left nothing', async () => {
+        await store.create([newTask(1)])
+        await store.claim([claimOf(1)])
+        await leaves(1, 1, 2, ['checkpoint'])
+        await store.create([newTask(2, { retryOf: taskId(1) })])
+        await store.create([newTask(3, { retryOf: taskId(2) })])
+        await store.create([newTask(4, { retryOf: taskId(9) }), newTask(5)])
+        expect(await left(2, 1)).toEqual(['1 checkpoint 120'])
+        expect(await left(3, 1)).toEqual(['1 checkpoint 120'])
+        expect(await left(4, 1)).toEqual([])
+        expect(await left(5, 1)).toEqual([])
+      })
+
+      it('is nothing where the task that it is a retry of has completed', async () => {
+        await store.create([newTask(1)])
+        await store.claim([claimOf(1)])
+        const after = await leaves(1, 1, 2, ['checkpoint'])
+        await append(1, settledTask(1, after))
+        await store.create([newTask(2, { retryOf: taskId(1) })])
+        expect((await store.task(taskId(1)))?.status).toBe('COMPLETED')
+        expect(await left(2, 1)).toEqual([])
+      })
+
+      it('looks through more than are read at once', async () => {
+        await store.create([newTask(1)])
+        await store.claim([claimOf(1)])
+        await leaves(1, 1, 2, ['log', ...Array.from({ length: 250 }, () => 'checkpoint')])
+        expect(await left(1, 2)).toEqual(['1 checkpoint 370', '1 log 120'])
+      })
     })
 
     describe('create', () => {

@@ -21,6 +21,8 @@ export interface WorkerPaths {
   readonly home: string
   /** Where the files of its run are that the task was given; `null` where there are none, and for a session worker. */
   readonly inputDir: string | null
+  /** The folder with what earlier attempts have left; `null` where that is nothing, and for a session worker. */
+  readonly previousDir: string | null
   /** The folder with its secrets; `null`: it has none. */
   readonly secrets: string | null
   /** Writable, and kept from worker to worker of one preset. */
@@ -52,7 +54,9 @@ export function workerEnvironment(
     ...(run && { TASK_ID: run.runId }),
     ...(paths.inputFile !== null && { INPUT_FILE: paths.inputFile }),
     ...(paths.inputDir !== null && { INPUT_DIR: paths.inputDir }),
-    ...(run !== null && run.files.length > 0 && { TASK_FILES: JSON.stringify(told(run)) }),
+    ...(run !== null && run.files.length > 0 && { TASK_FILES: JSON.stringify(told(run.files)) }),
+    ...(paths.previousDir !== null && { PREVIOUS_DIR: paths.previousDir }),
+    ...(run !== null && run.previous.length > 0 && { PREVIOUS_FILES: JSON.stringify(told(run.previous)) }),
     ...(paths.outputDir !== null && { OUTPUT_DIR: paths.outputDir }),
     ...(paths.secrets !== null && { SECRETS_DIR: paths.secrets }),
     ...spec.env,
@@ -81,12 +85,15 @@ function deviceName(gpu: AssignedGpu): string {
 export interface RunFolders {
   /** Of the files that its task was given; not there where it was given none. */
   readonly input: string
+  /** Of what earlier attempts have left; not there where that is nothing. */
+  readonly previous: string
   readonly output: string
 }
 
 /** The line on stdin that hands a worker its task, with its newline. */
 export function runCommand(run: RunOrder, folders: RunFolders): string {
-  const files = told(run)
+  const files = told(run.files)
+  const previous = told(run.previous)
   return commandLine({
     command: 'run',
     task_id: run.runId,
@@ -94,6 +101,7 @@ export function runCommand(run: RunOrder, folders: RunFolders): string {
     input: run.input,
     output_dir: folders.output,
     ...(files.length > 0 && { input_dir: folders.input, files }),
+    ...(previous.length > 0 && { previous_dir: folders.previous, previous_files: previous }),
   })
 }
 
@@ -107,8 +115,8 @@ export function shutdownCommand(): string {
   return commandLine({ command: 'shutdown' })
 }
 
-/** What a worker is told of the files that its task was given. */
-function told({ files }: RunOrder): readonly object[] {
+/** What a worker is told of files. */
+function told(files: RunOrder['files']): readonly object[] {
   return files.map(({ name, mediaType, bytes, sha256 }) => ({ name, media_type: mediaType, bytes, sha256 }))
 }
 

@@ -41,6 +41,8 @@ export interface RunOrder {
   readonly attempt: number
   readonly input: JsonValue
   readonly files: readonly InputFile[]
+  /** What earlier attempts have left. */
+  readonly previous: readonly InputFile[]
 }
 
 /** What a runner needs to start a worker. */

@@ -350,6 +350,11 @@ export interface TaskStore extends AuditLog, AsyncDisposable {
   /** Of the last attempt. */
   artifacts(id: TaskId): Promise<readonly TaskArtifact[]>
   artifact(id: ArtifactId): Promise<TaskArtifact | null>
+  /**
+   * Of the task's attempts before this one: of each name the latest, and at most `limit`, the latest. Where these have none, those of the task
+   * that it is a retry of, unless that has completed, and so on.
+   */
+  leftBefore(id: TaskId, attempt: number, limit: number): Promise<readonly TaskArtifact[]>
   /** Writes an upload's row. */
   addUpload(upload: Upload, by: Actor): Promise<void>
   /** In no particular order; unknown ids are left out. */

@@ -35,8 +35,8 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
     return withWorker(async ({ hearing, stdin }) => {
       stdin.write('{"command":"conformance","task_id":"none.1"}\n\n{"colour":"blue"}\n')
       const [line] = runCommand(
-        { runId: RUN_ID, attempt: 1, input, files: [] },
-        { output: tmpdir(), input: tmpdir() },
+        { runId: RUN_ID, attempt: 1, input, files: [], previous: [] },
+        { output: tmpdir(), input: tmpdir(), previous: tmpdir() },
       ).split('}\n')
       hearing.give(RUN_ID)
       stdin.write(`${String(line)},"colour":"blue"}\n`)
@@ -93,6 +93,7 @@ export async function examineBareInput(examination: BareExamination): Promise<vo
       models,
       inputFile: null,
       inputDir: null,
+      previousDir: null,
       outputDir: null,
       home,
       secrets: null,

@@ -128,7 +128,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
 
   return {
     async startOneOff(input) {
-      const run = { runId: `${randomUUID()}.1`, attempt: 1, input, files }
+      const run = { runId: `${randomUUID()}.1`, attempt: 1, input, files, previous: [] }
       return { ...(await start('ONE_OFF', run)), runId: run.runId }
     },
     async startSession() {
@@ -141,7 +141,9 @@ export async function openStage(options: StageOptions): Promise<Stage> {
         async run(input) {
           const runId = `${randomUUID()}.1`
           hearing.give(runId)
-          await unlessOver(async () => (await channel()).run({ runId, attempt: 1, input, files }))
+          await unlessOver(async () =>
+            (await channel()).run({ runId, attempt: 1, input, files, previous: [] }),
+          )
           return runId
         },
         cancel: (runId) => unlessOver(async () => (await channel()).cancel(runId)),

@@ -19,6 +19,9 @@ export const SESSION_WORKER_IMAGE = 'session-worker:latest'
 export const CHAOS_WORKER_IMAGE = 'chaos-worker:latest'
 /** With an engine that is fetched from the npm registry where it is not there yet. */
 export const LLAMA_WORKER_IMAGE = 'llama-worker:latest'
+export const TEXT_TRAINER_IMAGE = 'text-trainer:latest'
+/** With PyTorch, from Debian's packages. */
+export const TORCH_IMAGE = 'python3-torch:trixie'
 /** What the service's image is made from. */
 export const NODE_IMAGE = 'node:20-trixie-slim'
 /** The service itself, bundled anew. */
@@ -37,6 +40,8 @@ export type TestImage =
   | typeof NODE_IMAGE
   | typeof SERVICE_IMAGE
   | typeof LLAMA_WORKER_IMAGE
+  | typeof TORCH_IMAGE
+  | typeof TEXT_TRAINER_IMAGE
   | keyof typeof WORKER_FOLDERS
 
 /** Makes an image on the engine where it is missing; one that is there is left alone. */
@@ -48,6 +53,7 @@ export async function ensureTestImage(dockerHost: string, image: TestImage): Pro
       return
     case BASE_IMAGE:
     case NODE_IMAGE:
+    case TORCH_IMAGE:
       await runTool(dockerHost, ['base-images/base-images.mjs', image])
       return
     case SERVICE_IMAGE:
@@ -63,6 +69,13 @@ export async function ensureTestImage(dockerHost: string, image: TestImage): Pro
       const folder = join(ROOT, 'workers/llama/llama-worker')
       await run(process.execPath, [join(folder, 'build.mjs')])
       await runTool(dockerHost, ['base-images/worker-image.mjs', join(folder, 'dist/cpu'), image])
+      return
+    }
+    case TEXT_TRAINER_IMAGE: {
+      await ensureTestImage(dockerHost, TORCH_IMAGE)
+      const folder = join(ROOT, 'workers/training/text-trainer')
+      await run(join(folder, 'prepare.sh'))
+      await runTool(dockerHost, ['base-images/worker-image.mjs', folder, image])
     }
   }
 }

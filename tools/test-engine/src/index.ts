@@ -9,6 +9,7 @@ export {
   NODE_IMAGE,
   SERVICE_IMAGE,
   SESSION_WORKER_IMAGE,
+  TEXT_TRAINER_IMAGE,
   type TestImage,
   ensureTestImage,
 } from './images.ts'

@@ -106,11 +106,13 @@ class Task:
     `Cancelled`. An `async` function is cancelled where it awaits.
     """
 
-    def __init__(self, events, task_id, task_input, files, output_dir):
+    def __init__(self, events, task_id, task_input, files, previous, output_dir):
         self.id = task_id
         self.input = task_input
         # What it was given, each a `TaskFile`, in the order of its submission.
         self.files = files
+        # What earlier attempts at it have left, such as a checkpoint to go on from: each a `TaskFile`, of each name the latest.
+        self.previous = previous
         # Where its files go; None where it was started by hand, without a folder.
         self.output_dir = Path(output_dir) if output_dir else None
         # What `load` gave.
@@ -313,9 +315,9 @@ class _Worker:
         return 1 if self._events.is_broken else code
 
     def _serve_one(self):
-        task = Task(self._events, os.environ.get("TASK_ID"), None, [], os.environ.get("OUTPUT_DIR"))
+        task = Task(self._events, os.environ.get("TASK_ID"), None, [], [], os.environ.get("OUTPUT_DIR"))
         try:
-            task.input, task.files = _read_task()
+            task.input, task.files, task.previous = _read_task()
             self._prepare()
         except _Stopped:
             self._events.emit("worker", task.id, {"status": "cleaning_up"})
@@ -388,7 +390,8 @@ class _Worker:
             _note(f"the task {task_id} is here already")
             return
         files = _files_in(message.get("input_dir"), message.get("files"))
-        task = Task(self._events, task_id, message.get("input"), files, message.get("output_dir"))
+        previous = _files_in(message.get("previous_dir"), message.get("previous_files"))
+        task = Task(self._events, task_id, message.get("input"), files, previous, message.get("output_dir"))
         if len(self._running) < self._slots:
             self._start(task)
         else:
@@ -526,18 +529,19 @@ class _Worker:
 
 
 def _read_task():
-    """Input and files of a one-off worker; the input is None where there is none."""
+    """Input, files and what earlier attempts have left, of a one-off worker; the input is None where there is none."""
     path = os.environ.get("INPUT_FILE")
     try:
         raw = Path(path).read_bytes() if path else os.environ.get("TASK_INPUT")
-        return json.loads(raw) if raw else None, _read_files()
+        task_input = json.loads(raw) if raw else None
+        return task_input, _read_files("INPUT_DIR", "TASK_FILES"), _read_files("PREVIOUS_DIR", "PREVIOUS_FILES")
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"the input cannot be read: {error}") from error
 
 
-def _read_files():
-    folder = os.environ.get("INPUT_DIR")
-    told = os.environ.get("TASK_FILES")
+def _read_files(folder_name, told_name):
+    folder = os.environ.get(folder_name)
+    told = os.environ.get(told_name)
     if not folder or told:
         return _files_in(folder, json.loads(told) if told else None)
     # Started by hand, with a folder alone.

@@ -141,6 +141,25 @@ describe('a one-off task', () => {
     await released(stage, id, { stoppedAt: A_MOMENT, gpuFreeAt: A_MOMENT, killed: true })
   })
 
+  test('that saves a checkpoint when it is asked to stop keeps it', async () => {
+    await using stage = await open()
+    const { id, worker } = await running(stage)
+    worker.ignoresStop = true
+    await cancel(stage, id)
+    await eventually(() => {
+      expect(worker.stops).toHaveLength(1)
+    })
+    worker.say(
+      { event: 'artifact', path: 'checkpoint.pt' },
+      { event: 'artifact', data: 'QUJD', name: 'notes.txt' },
+      { event: 'finish', status: 'cancelled' },
+    )
+    worker.exit()
+    await cancelled(stage, id)
+    expect(await stage.said(id, 'fault')).toEqual([])
+    expect((await stage.store.artifacts(id)).map(({ name }) => name)).toEqual(['checkpoint.pt', 'notes.txt'])
+  })
+
   test('that completes although it was asked to stop is CANCELLED, once', async () => {
     await using stage = await open()
     const { id, worker } = await running(stage)

@@ -23,7 +23,7 @@ describe('a task that is handed to a session', () => {
     const worker = await stage.warm('warm')
     const id = await stage.submit('warm')
     const run = await stage.handed(worker)
-    expect(run).toEqual({ runId: `${id}.1`, attempt: 1, input: { prompt: 'Hello' }, files: [] })
+    expect(run).toEqual({ runId: `${id}.1`, attempt: 1, input: { prompt: 'Hello' }, files: [], previous: [] })
     expect((await stage.task(id)).status).toBe('STARTING')
     worker.say({ event: 'progress', completed: 0, total: 4, task_id: run.runId })
     await stage.reached(id, 'RUNNING')
@@ -143,7 +143,7 @@ describe('a task that is handed to a session', () => {
     await eventually(() => {
       expect(worker.refusals).toEqual([])
     })
-    worker.finish({ runId: `${id}.1`, attempt: 1, input: null, files: [] })
+    worker.finish({ runId: `${id}.1`, attempt: 1, input: null, files: [], previous: [] })
     expect(await stage.reached(id, 'COMPLETED')).toMatchObject({ attempt: 1 })
   })
 

@@ -26,6 +26,13 @@ async function retry(service: TestService, id: string): Promise<RetryAnswer> {
   return retryTask
 }
 
+/** Leaves two checkpoints of one name and then fails, unless it finds one: that it tells, and completes. */
+const GOES_ON = `${CONNECTED}; if [ -n "$PREVIOUS_DIR" ]; then
+  read -r found < "$PREVIOUS_DIR/checkpoint"; echo "{\\"event\\":\\"text_delta\\",\\"delta\\":\\"$found\\"}"; ${FINISHED}
+else
+  for part in one two; do echo $part > "$OUTPUT_DIR/$part"; echo "{\\"event\\":\\"artifact\\",\\"path\\":\\"$part\\",\\"name\\":\\"checkpoint\\"}"; done; exit 9
+fi`
+
 /** Milliseconds between the end of an attempt and the start of the next one. */
 function pausesOf({ attempts }: SeenHistory): number[] {
   return attempts
@@ -50,6 +57,8 @@ for (const { runner, skipped } of RUNNERS) {
             { retry: { on: ['worker_failed'], backoff: '0s' } },
           ),
           long: script(`${CONNECTED}; sleep 600`),
+          'goes-on': script(GOES_ON, { retry: { on: ['worker_failed'], backoff: '0s' } }),
+          'goes-on-by-hand': script(GOES_ON, { retry: { on: [] } }),
         },
       })
     })
@@ -109,6 +118,17 @@ for (const { runner, skipped } of RUNNERS) {
       expect(explanation).toMatch(/attempt|again/i)
       expect(await service.cancel(id)).toMatchObject({ status: 'CANCELLED' })
       expect((await service.history(id)).attempts).toHaveLength(1)
+    })
+
+    test('finds the artifacts that the one before it has left', async () => {
+      expect(await service.run('goes-on')).toMatchObject({ status: 'COMPLETED', attempt: 2, text: 'two' })
+    })
+
+    test('by hand finds those of the old task', async () => {
+      const failed = await service.run('goes-on-by-hand')
+      expect(failed).toMatchObject({ status: 'FAILED', attempt: 1 })
+      const { task } = await retry(service, failed.id)
+      expect(await service.ended(task?.id ?? '')).toMatchObject({ status: 'COMPLETED', text: 'two' })
     })
 
     test('by hand is a new task that names the old one, which stays as it ended', async () => {

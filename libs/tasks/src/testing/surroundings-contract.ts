@@ -117,8 +117,32 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       expect(JSON.parse(environment)).toEqual(files.map(told))
     })
 
+    it('is what earlier attempts have left, in PREVIOUS_DIR, beside its own files', async () => {
+      const previous = [fileOf('checkpoint.pt', 'half done')]
+      const placed = await start(
+        'cat "$PREVIOUS_DIR"/* "$INPUT_DIR"/*; (: > "$PREVIOUS_DIR/more") 2> /dev/null; cat > "$OUTPUT_DIR/stdin"; printf %s "$PREVIOUS_FILES" > "$OUTPUT_DIR/previous"',
+        { previous, files: [fileOf('checkpoint.pt', ' and its own')] },
+      )
+      const { stdout } = await read(placed.name)
+      expect(stdout.toString()).toBe('half done and its own')
+      const command = JSON.parse(await readFile(join(stage.files(placed), 'stdin'), 'utf8')) as object
+      expect(command).toMatchObject({ previous_files: previous.map(told) })
+      expect(command).toHaveProperty('previous_dir')
+      const environment = await readFile(join(stage.files(placed), 'previous'), 'utf8')
+      expect(JSON.parse(environment)).toEqual(previous.map(told))
+    })
+
+    it('is what earlier attempts have left where it was given no files', async () => {
+      const previous = [fileOf('checkpoint.pt', 'half done')]
+      const placed = await start('cat "$PREVIOUS_DIR"/checkpoint.pt; echo "${INPUT_DIR-no files}"', {
+        previous,
+      })
+      expect((await read(placed.name)).stdout.toString()).toBe('half doneno files\n')
+    })
+
     it('is no folder of files where it was given none', async () => {
       const { found } = await environmentOf({})
+      expect(found).not.toHaveProperty('PREVIOUS_DIR')
       expect(found).not.toHaveProperty('INPUT_DIR')
       expect(found).not.toHaveProperty('TASK_FILES')
     })
@@ -196,7 +220,7 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
   describe('the stdin of a session worker', () => {
     const ECHO =
       'echo up; while IFS= read -r line; do printf "%s\\n" "$line"; case "$line" in *shutdown*) exit 0;; esac; done; echo closed'
-    const run = { runId: 'task.1', attempt: 1, input: { prompt: 'ü' }, files: [] }
+    const run = { runId: 'task.1', attempt: 1, input: { prompt: 'ü' }, files: [], previous: [] }
 
     it('is the commands that are given to it, one per line', async () => {
       const { name } = await start(ECHO, { mode: 'SESSION' })
@@ -269,6 +293,26 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       input.detach()
       const later = await read(name, { until: ({ stdout }) => stdout.includes('thirdsecond') })
       expect(later.stdout.toString()).toMatch(/more\.txt\ntwo\.txt\nthirdsecond/)
+    })
+
+    it('names what earlier attempts at each run have left, which goes with the run', async () => {
+      const { name } = await start(
+        'while IFS= read -r line; do dir=${line##*previous_dir\\":\\"}; dir=${dir%%\\"*}; cat "$dir"/*; echo; done; sleep 60',
+        { mode: 'SESSION' },
+      )
+      const input = await stage.runner.openInput(name)
+      await input.run({ ...run, previous: [fileOf('a', 'first')] })
+      await read(name, { until: ({ stdout }) => stdout.includes('first') })
+      const asked: string[] = []
+      await stage.runner.removeRuns(name, (runId) => {
+        asked.push(runId)
+        return false
+      })
+      expect(asked).toEqual(['task.1'])
+      await input.run({ ...run, previous: [fileOf('b', 'second')] })
+      input.detach()
+      const { stdout } = await read(name, { until: ({ stdout }) => stdout.includes('second') })
+      expect(stdout.toString().trimEnd()).toBe('first\nsecond')
     })
 
     it('stays open when it is let go of and when the runner ends, and is opened again by the next', async () => {

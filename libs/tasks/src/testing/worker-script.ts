@@ -33,6 +33,8 @@ export interface ScriptOptions {
   readonly secrets?: readonly Secret[]
   /** Those that its task is given; one-off workers only. */
   readonly files?: readonly InputFile[]
+  /** What earlier attempts have left; one-off workers only. */
+  readonly previous?: readonly InputFile[]
 }
 
 /** The same worker for every runner: the script is the image's command and the local command. */
@@ -40,8 +42,8 @@ export function scriptOrder(options: ScriptOptions): WorkerOrder {
   const id = randomUUID()
   const mode = options.mode ?? 'ONE_OFF'
   const command = options.command ?? ['/bin/sh', '-c', options.script]
-  const { input = {}, files = [] } = options
-  const run: RunOrder = { runId: `${randomUUID()}.1`, attempt: 1, input, files }
+  const { input = {}, files = [], previous = [] } = options
+  const run: RunOrder = { runId: `${randomUUID()}.1`, attempt: 1, input, files, previous }
   return {
     name: `gpu-${options.installation}-${id}` as WorkerName,
     workerId: id as WorkerId,

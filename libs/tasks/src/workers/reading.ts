@@ -187,11 +187,15 @@ export class Reading {
     const { artifactFiles, runner, detach } = context
     const folder = runner.outputFolder(worker.name, runId)
     const from: ArtifactSource = source.kind === 'path' ? { kind: 'file', folder, path: source.path } : source
-    const ends = [detach, writer.broken, runs.get(runId)?.unwanted ?? detach]
-    // A disk that is full or fails is waited for, as long as the task may run: it is not complete without what it has made.
+    const left = AbortSignal.any([detach, writer.broken])
+    const unwanted = runs.get(runId)?.unwanted ?? left
     const take = (): Promise<Taken> => artifactFiles.take(id, from)
-    const kept = await this.#insist('keep an artifact', AbortSignal.any(ends), take)
-    return kept?.value ?? { status: 'refused', message: 'The service could not keep the file in time.' }
+    // A disk that is full or fails is waited for, as long as the task may run: it is not complete without what it has made.
+    const kept = await this.#insist('keep an artifact', AbortSignal.any([left, unwanted]), take)
+    if (kept !== null) return kept.value
+    // What it leaves while it is being stopped, a checkpoint perhaps, is kept as well, if that can be done at once.
+    const last = left.aborted ? null : await take().catch(() => null)
+    return last ?? { status: 'refused', message: 'The service could not keep the file in time.' }
   }
 
   async #dealing(work: Promise<void> | void): Promise<void> {

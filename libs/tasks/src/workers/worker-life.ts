@@ -6,7 +6,7 @@ import type { GpuReading } from '../evidence.ts'
 import type { ArtifactId, GpuId, TaskId } from '../ids.ts'
 import { insist } from '../insist.ts'
 import type { Logger } from '../logger.ts'
-import type { AssignedGpu, PullProgress, WorkerRunner, WorkerState } from '../runner.ts'
+import type { AssignedGpu, PullProgress, RunOrder, WorkerRunner, WorkerState } from '../runner.ts'
 import type { SecretSources } from '../secrets.ts'
 import type { TaskStore, WorkerPatch } from '../store.ts'
 import type { StopReason, Task, TaskRelease } from '../task.ts'
@@ -397,7 +397,10 @@ export class WorkerLife {
   }
 
   async #handOver(run: Run): Promise<void> {
-    const delivery = await this.#channel.run(runOrderOf(run.task, this.#context.artifactFiles), {
+    const describe = (): Promise<RunOrder> => runOrderOf(run.task, this.#context)
+    const order = await this.#insist('describe the task to its worker', run.unwanted, describe)
+    if (order === null) return
+    const delivery = await this.#channel.run(order.value, {
       isWanted: () => !run.isOver && run.handedAt === null && run.stopReason === null,
       beforeSending: () => {
         const at = this.#context.clock.now()

@@ -109,8 +109,11 @@ export class WorkerStart {
     // Once: where the engine went away in the middle, only the same order may follow.
     const secrets = await this.#readSecrets()
     if (!Array.isArray(secrets)) return { kind: 'start-failed', failure: secrets }
-    const run = first === undefined ? null : runOrderOf(first.task, context.artifactFiles)
-    const order: WorkerOrder = { name, workerId, spec, gpus, secrets, run }
+    const described = await this.#insist('describe the task to its worker', async () =>
+      first === undefined ? null : await runOrderOf(first.task, context),
+    )
+    if (described === null) return DETACHED
+    const order: WorkerOrder = { name, workerId, spec, gpus, secrets, run: described.value }
     const signal = AbortSignal.any([detach, ladder.unwanted])
     for (let waitMs = FIRST_RETRY_MS; ; waitMs = Math.min(waitMs * 2, LAST_RETRY_MS)) {
       if (detach.aborted) return DETACHED

@@ -139,6 +139,15 @@ describe.each(SDKS)('a worker made with the SDK for $sdk', ({ sdk, command }) =>
       expect(byHand.said.at(-2)).toMatchObject({ type: 'result', value })
     })
 
+    test('has what earlier attempts have left', async () => {
+      const { folder: PREVIOUS_DIR, told, expected } = await giveFile()
+      const left = { PREVIOUS_DIR, PREVIOUS_FILES: JSON.stringify([told]) }
+      const { said } = await end(await startOneOff({ do: 'previous' }, left))
+      expect(said.at(-2)).toMatchObject({ type: 'result', value: [expected] })
+      const first = await end(await startOneOff({ do: 'previous' }))
+      expect(first.said.at(-2)).toMatchObject({ type: 'result', value: [] })
+    })
+
     test('fails where its files cannot be read', async () => {
       const { events } = await oneOff({ do: 'files' }, { INPUT_DIR: join(folder, 'missing') })
       expect(events.at(-1)).toMatchObject({ status: 'failed', error: { code: 'INVALID_INPUT' } })
@@ -266,6 +275,20 @@ describe.each(SDKS)('a worker made with the SDK for $sdk', ({ sdk, command }) =>
         await worker.finished(task_id)
       }
       expect(worker.of('a.1').at(-2)).toEqual({ type: 'result', value: [expected] })
+      expect(worker.of('b.1').at(-2)).toEqual({ type: 'result', value: [] })
+    })
+
+    test('each task has what earlier attempts at it have left', async () => {
+      const worker = await startReady()
+      const { folder: previous_dir, told, expected } = await giveFile()
+      for (const [task_id, left] of Object.entries({
+        'a.2': { previous_dir, previous_files: [told] },
+        'b.1': {},
+      })) {
+        worker.send({ command: 'run', task_id, attempt: 2, input: { do: 'previous' }, ...left })
+        await worker.finished(task_id)
+      }
+      expect(worker.of('a.2').at(-2)).toEqual({ type: 'result', value: [expected] })
       expect(worker.of('b.1').at(-2)).toEqual({ type: 'result', value: [] })
     })
 

@@ -19,6 +19,10 @@ async function load(progress) {
 }
 
 /** V8 itself prints a line on descriptor 1 for each collection that it traces. */
+function contents(files) {
+  return files.map((file) => ({ ...file, content: readFileSync(file.path, 'utf8') }))
+}
+
 function printNatively() {
   setFlagsFromString('--expose-gc')
   setFlagsFromString('--trace-gc')
@@ -37,7 +41,8 @@ const BEHAVIOURS = {
   nothing: () => undefined,
   model: ({ model }) => model,
   input: ({ input }) => ({ input }),
-  files: ({ files }) => files.map((file) => ({ ...file, content: readFileSync(file.path, 'utf8') })),
+  files: ({ files }) => contents(files),
+  previous: ({ previous }) => contents(previous),
   'need a file'({ files }) {
     if (files.length === 0) throw new InvalidInput('there is no file')
     return files[0].name

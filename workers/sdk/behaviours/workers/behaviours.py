@@ -33,9 +33,17 @@ def stream(task):
 
 
 def files(task):
+    return contents(task.files)
+
+
+def previous(task):
+    return contents(task.previous)
+
+
+def contents(files):
     return [
         {"name": file.name, "mediaType": file.media_type, "bytes": file.bytes, "sha256": file.sha256, "path": file.path, "content": file.path.read_text()}
-        for file in task.files
+        for file in files
     ]
 
 
@@ -146,6 +154,7 @@ BEHAVIOURS = {
     "model": lambda task: task.model,
     "input": lambda task: {"input": task.input},
     "files": files,
+    "previous": previous,
     "endless": endless,
     "patient": patient,
     "everything": everything,

@@ -11,6 +11,7 @@ export type Command =
       readonly taskId: string
       readonly input: JsonValue
       readonly files: readonly TaskFile[]
+      readonly previous: readonly TaskFile[]
       readonly outputDir: string | null
     }
   | { readonly kind: 'cancel'; readonly taskId: string }
@@ -44,6 +45,7 @@ function parse(line: string): Command | 'unknown' | 'broken' {
     taskId,
     input,
     files: filesIn(fields['input_dir'], fields['files']),
+    previous: filesIn(fields['previous_dir'], fields['previous_files']),
     outputDir: typeof outputDir === 'string' ? outputDir : null,
   }
 }

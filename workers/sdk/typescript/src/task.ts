@@ -22,6 +22,7 @@ export interface TaskOptions<Model> {
   readonly id: string | null
   readonly input: JsonValue
   readonly files: readonly TaskFile[]
+  readonly previous: readonly TaskFile[]
   readonly outputDir: string | null
   readonly model: Model
 }
@@ -38,6 +39,8 @@ export class Task<Model = unknown> {
   readonly input: JsonValue
   /** What it was given, in the order of its submission. */
   readonly files: readonly TaskFile[]
+  /** What earlier attempts at it have left, such as a checkpoint to go on from: of each name the latest. */
+  readonly previous: readonly TaskFile[]
   /** Where its files go; `null` where it was started by hand, without a folder. */
   readonly outputDir: string | null
   /** What `load` gave. */
@@ -47,10 +50,11 @@ export class Task<Model = unknown> {
   #hasDeltas = false
   #isOver = false
 
-  constructor(events: Events, { id, input, files, outputDir, model }: TaskOptions<Model>) {
+  constructor(events: Events, { id, input, files, previous, outputDir, model }: TaskOptions<Model>) {
     this.id = id
     this.input = input
     this.files = files
+    this.previous = previous
     this.outputDir = outputDir
     this.model = model
     this.#events = events

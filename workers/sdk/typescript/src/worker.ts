@@ -4,10 +4,10 @@ import { setImmediate } from 'node:timers/promises'
 import { readCommands } from './commands.ts'
 import { createEvents } from './events.ts'
 import { failureOf, InvalidInput, isCancellation } from './failure.ts'
-import { readFiles, type TaskFile } from './files.ts'
+import { readFiles } from './files.ts'
 import type { JsonValue } from './json.ts'
 import { note } from './note.ts'
-import { Task } from './task.ts'
+import { Task, type TaskOptions } from './task.ts'
 
 /** Tells how far loading has come: from 0 to 1. */
 export type ReportLoading = (share: number, message?: string) => void
@@ -60,9 +60,9 @@ export async function runWorker<Model>(
 
   async function serveOne(): Promise<number> {
     try {
-      const { input, files } = await readTask()
+      const given = await readTask()
       const model = await loaded()
-      start(new Task(events, { id: ownTask, input, files, outputDir: OUTPUT_DIR ?? null, model }))
+      start(new Task(events, { ...given, id: ownTask, outputDir: OUTPUT_DIR ?? null, model }))
     } catch (error) {
       events.emit('finish', ownTask, failureOf(error))
       return 1
@@ -85,8 +85,8 @@ export async function runWorker<Model>(
       if (command.kind === 'cancel') cancel(command.taskId)
       else if (command.kind === 'shutdown') stop()
       else {
-        const { taskId: id, input, files, outputDir } = command
-        accept(id, new Task(events, { id, input, files, outputDir, model }))
+        const { taskId: id } = command
+        accept(id, new Task(events, { ...command, id, model }))
       }
     }
     await workOff()
@@ -203,11 +203,13 @@ export async function runWorker<Model>(
 }
 
 /** The task of a one-off worker; its input is `null` where there is none. */
-async function readTask(): Promise<{ input: JsonValue; files: readonly TaskFile[] }> {
+async function readTask(): Promise<Pick<TaskOptions<unknown>, 'input' | 'files' | 'previous'>> {
   const { INPUT_FILE: file, TASK_INPUT: text, INPUT_DIR, TASK_FILES } = process.env
+  const { PREVIOUS_DIR, PREVIOUS_FILES } = process.env
   try {
     const input = JSON.parse((file ? await readFile(file, 'utf8') : text) || 'null') as JsonValue
-    return { input, files: await readFiles(INPUT_DIR, TASK_FILES) }
+    const files = await readFiles(INPUT_DIR, TASK_FILES)
+    return { input, files, previous: await readFiles(PREVIOUS_DIR, PREVIOUS_FILES) }
   } catch (error) {
     throw new InvalidInput(`the input cannot be read: ${String(error)}`, { cause: error })
   }
