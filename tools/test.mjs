@@ -52,10 +52,14 @@ async function checkEverything(totals, vitestArgs) {
       report(totals, 'a Docker engine is there', engine !== null, 'REQUIRE_DOCKER=1, but there is none')
     if (engine !== null)
       console.log(`Docker engine: ${engine.private ? 'started for the tests' : engine.dockerHost}`)
-    // The engine works while the static checks compute.
+    const isWhole = vitestArgs.length === 0
+    // The engine works while the static checks compute. What takes long is made here for a whole run only: two test files must not make it at once.
     const { BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, NODE_IMAGE, SESSION_WORKER_IMAGE } = testEngine
-    const images = makeImages(engine, [BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE, NODE_IMAGE])
-    if (vitestArgs.length === 0) {
+    const images = makeImages(engine, [
+      ...[BUSYBOX_IMAGE, LOADING_WORKER_IMAGE, SESSION_WORKER_IMAGE, NODE_IMAGE],
+      ...(isWhole ? [testEngine.LLAMA_WORKER_IMAGE, testEngine.TEXT_TRAINER_IMAGE] : []),
+    ])
+    if (isWhole) {
       for (const [name, program, ...args] of STATIC_CHECKS) await staticCheck(totals, name, program, args)
     }
     const imageProblem = await images
