@@ -13,27 +13,27 @@ import type { Subject } from './subject.ts'
 
 export interface GradeOptions {
   readonly subject: Subject
-  /** `auto`: as a one-off worker, and as a session worker where it becomes ready as one. */
-  readonly mode: 'one-off' | 'session' | 'auto'
+  /** `auto`, unless told: as a one-off worker, and as a session worker where it becomes ready as one. */
+  readonly mode?: 'one-off' | 'session' | 'auto'
   /** What its tasks get. */
   readonly input: JsonValue
-  /** What those get that are to be stopped: it should keep them busy for some 15 s. */
-  readonly longInput: JsonValue
+  /** What those get that are to be stopped, `input` unless told: it should keep them busy for some 15 s. */
+  readonly longInput?: JsonValue
   /** The files of this machine that they are given; none unless told. */
   readonly files?: readonly string[]
   /** What an image or a command holds; none unless told. A preset says it itself. */
   readonly gpus?: readonly AssignedGpu[]
-  /** Variables that a preset would give it. */
-  readonly env: TextMap
-  /** `null`: an empty one. */
-  readonly modelsDir: string | null
-  /** How many tasks a session worker is to do at a time. */
-  readonly concurrency: number
-  readonly limits: Partial<Limits>
+  /** Variables that a preset would give it; none unless told. */
+  readonly env?: TextMap
+  /** `null`, unless told: an empty one. */
+  readonly modelsDir?: string | null
+  /** How many tasks a session worker is to do at a time; one unless told. */
+  readonly concurrency?: number
+  readonly limits?: Partial<Limits>
   /** Aborted: whatever runs is removed, and its reason thrown. */
-  readonly signal: AbortSignal
+  readonly signal?: AbortSignal
   /** Told of each check when it is over. */
-  readonly onCheck: (check: Check) => void
+  readonly onCheck?: (check: Check) => void
 }
 
 /** What a worker is like. */
@@ -48,13 +48,22 @@ export interface Grade {
 
 /** Grades a worker against the protocol: starts it some times, as the service does, and says what is wrong with it. */
 export async function gradeWorker(options: GradeOptions): Promise<Grade> {
-  const { subject, input, longInput, concurrency, mode, modelsDir, gpus = [], signal } = options
+  const {
+    subject,
+    input,
+    longInput = input,
+    mode = 'auto',
+    files = [],
+    gpus = [],
+    modelsDir = null,
+  } = options
+  const { concurrency = 1, signal = new AbortController().signal, onCheck = () => undefined } = options
   const limits = { ...LIMITS, ...options.limits }
-  const notebook = new Notebook(options.onCheck)
+  const notebook = new Notebook(onCheck)
   const mark = randomUUID()
   const env = { ...options.env, [MARK]: mark }
   const modes: ('one-off' | 'session')[] = []
-  await using stage = await openStage({ ...options, env })
+  await using stage = await openStage({ subject, files, gpus, modelsDir, concurrency, signal, env })
   const examination = {
     ...{ stage, notebook, limits, input, longInput, concurrency, env, signal },
     mark: subject.kind === 'command' ? mark : null,

@@ -8,15 +8,8 @@ export const noPython = spawnSync('python3', ['--version']).status !== 0
 export function grade(command: string, options: Partial<GradeOptions>): Promise<Grade> {
   return gradeWorker({
     subject: { kind: 'command', command, cwd: import.meta.dirname },
-    mode: 'auto',
     input: { tokens: 3, interval: 0.02 },
     longInput: { tokens: 1_000, interval: 0.02 },
-    env: {},
-    modelsDir: null,
-    concurrency: 1,
-    limits: {},
-    signal: new AbortController().signal,
-    onCheck: () => undefined,
     ...options,
   })
 }

@@ -33,10 +33,8 @@ export async function examineWorker(
     mode: mode === 'SESSION' ? 'session' : 'one-off',
     input: resolved.input,
     longInput: resolved.input,
-    env: {},
     concurrency: subject.spec.session?.maxConcurrency ?? 1,
     limits: { taskMs: subject.spec.timeouts.startMs },
-    onCheck: () => undefined,
   })
   if (isConformant) {
     const measured = figures.map(({ name, ms }) => `${name} ${ms} ms`)

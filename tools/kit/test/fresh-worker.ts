@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { type Language, parseWorkerName, type RunOptions, workerFiles } from '../src/index.ts'
+import { type Language, parseWorkerName, workerFiles } from '../src/index.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 
@@ -25,10 +25,4 @@ export async function freshWorker(name: string, language: Language): Promise<Fre
     await writeFile(join(folder, path), content, { mode })
   }
   return { root, folder, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) }
-}
-
-/** What `runWorker` has to be told, where it is nothing. */
-export const RUN_OF_NOTHING: Omit<RunOptions, 'subject' | 'print'> = {
-  ...{ input: {}, env: {}, modelsDir: null, files: [], gpus: [], outputDir: null },
-  signal: new AbortController().signal,
 }

@@ -4,12 +4,11 @@ import { join } from 'node:path'
 import { BUSYBOX_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { expect, test } from 'vitest'
 import { gpusOf, runWorker } from '../src/index.ts'
-import { RUN_OF_NOTHING } from './fresh-worker.ts'
 
 test('a worker that fails is told, with what it says on standard error', async () => {
   const lines: string[] = []
   const isCompleted = await runWorker({
-    ...RUN_OF_NOTHING,
+    input: {},
     subject: {
       kind: 'command',
       command: `sh -c 'echo "{\\"event\\": \\"text_delta\\"}"; echo oh dear >&2; exit 3'`,
@@ -28,7 +27,7 @@ test('a worker is given files, and what it makes is there when it is gone', asyn
   try {
     await writeFile(join(folder, 'in.txt'), 'some words')
     const isCompleted = await runWorker({
-      ...RUN_OF_NOTHING,
+      input: {},
       subject: {
         kind: 'command',
         command: `sh -c 'tr a-z A-Z < "$INPUT_DIR/in.txt" > "$OUTPUT_DIR/out.txt"; echo "{\\"event\\": \\"finish\\", \\"status\\": \\"completed\\"}"'`,
@@ -49,7 +48,7 @@ test('a worker is given files, and what it makes is there when it is gone', asyn
 test('a file that is not there is said to be', async () => {
   const subject = { kind: 'command', command: 'true', cwd: '/' } as const
   const files = ['/nowhere/in.txt']
-  await expect(runWorker({ ...RUN_OF_NOTHING, subject, files, print: () => undefined })).rejects.toThrow(
+  await expect(runWorker({ input: {}, subject, files, print: () => undefined })).rejects.toThrow(
     /A file that it is to be given cannot be read: .*\/nowhere\/in\.txt/,
   )
 })
@@ -58,7 +57,7 @@ test.skipIf(testEngine() === null)('a GPU that the engine cannot give is said to
   await testEngine()?.ensureImage(BUSYBOX_IMAGE)
   const subject = { kind: 'image', image: BUSYBOX_IMAGE, command: ['true'] } as const
   const gpus = gpusOf(['0'])
-  await expect(runWorker({ ...RUN_OF_NOTHING, subject, gpus, print: () => undefined })).rejects.toThrow(
+  await expect(runWorker({ input: {}, subject, gpus, print: () => undefined })).rejects.toThrow(
     'Install the NVIDIA container toolkit',
   )
 })

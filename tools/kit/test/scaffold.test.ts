@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { BASE_IMAGE, testEngine } from '@gpu-service/test-engine'
 import { describe, expect, test } from 'vitest'
 import { parseWorkerName, runWorker, openPackage, subjectOf } from '../src/index.ts'
-import { freshWorker, RUN_OF_NOTHING } from './fresh-worker.ts'
+import { freshWorker } from './fresh-worker.ts'
 
 const run = promisify(execFile)
 const BIN = join(import.meta.dirname, '../../../node_modules/.bin')
@@ -26,7 +26,6 @@ describe.each(['python', 'typescript'] as const)('a new worker in %s', (language
 
       const lines: string[] = []
       const isCompleted = await runWorker({
-        ...RUN_OF_NOTHING,
         subject: subjectOf(await openPackage(worker.root, 'text/my-worker'), true),
         input: { prompt: 'Hello you' },
         print: (line) => lines.push(line.replace(/^ *[\d.]+ {2}/, '')),
@@ -56,7 +55,6 @@ test.skipIf(testEngine() === null)(
     try {
       const lines: string[] = []
       const isCompleted = await runWorker({
-        ...RUN_OF_NOTHING,
         subject: subjectOf(found, false),
         input: { prompt: 'Hello you' },
         print: (line) => lines.push(line),

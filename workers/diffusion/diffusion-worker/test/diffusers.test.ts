@@ -143,16 +143,10 @@ describe.skipIf(noPython)('the worker for diffusers', () => {
   test('follows the protocol, once and as a session', async ({ signal }) => {
     const grade = await gradeWorker({
       subject: { kind: 'command', command: 'python3 diffusers/worker.py', cwd: FOLDER },
-      mode: 'auto',
       input: SMALL,
       longInput: { ...SMALL, steps: 150 },
-      files: [],
       env: { ...env(), STEP_SECONDS: '0.1' },
-      modelsDir: null,
-      concurrency: 1,
-      limits: {},
       signal,
-      onCheck: () => undefined,
     })
     expect(grade.findings).toEqual([])
     expect(grade.modes).toEqual(['one-off', 'session'])

@@ -43,16 +43,10 @@ describe('the diffusion worker', () => {
   test('follows the protocol, once and as a session', async ({ signal }) => {
     const grade = await gradeWorker({
       subject: { kind: 'command', command: 'node dist/cpu/app/worker.js', cwd: FOLDER },
-      mode: 'auto',
       input: { ...SMALL, steps: 1 },
       longInput: { ...SMALL, width: 256, height: 256, steps: 150 },
-      files: [],
       env: { MODEL_PATH: MODEL, THREADS: '1' },
-      modelsDir: null,
-      concurrency: 1,
-      limits: {},
       signal,
-      onCheck: () => undefined,
     })
     expect(grade.findings).toEqual([])
     expect(grade.modes).toEqual(['one-off', 'session'])

@@ -25,11 +25,7 @@ test.skipIf(testEngine() === null)(
         longInput: { ...TINY, epochs: 100_000 },
         files: [join(folder, 'text.txt')],
         env: { THREADS: '1' },
-        modelsDir: null,
-        concurrency: 1,
-        limits: {},
         signal,
-        onCheck: () => undefined,
       })
       expect(grade.findings).toEqual([])
       expect(grade.checks.filter(({ notJudged }) => notJudged !== null)).toEqual([])

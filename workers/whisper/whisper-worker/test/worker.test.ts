@@ -56,16 +56,11 @@ describe('the whisper worker', () => {
     const long = await given('long.wav', wav(120))
     const grade = await gradeWorker({
       subject: { kind: 'command', command: 'node dist/worker.js', cwd: FOLDER },
-      mode: 'auto',
       input: { file: 'short.wav', temperature_increment: 0 },
       longInput: { file: 'long.wav', temperature_increment: 0 },
       files: [join(short, 'short.wav'), join(long, 'long.wav')],
       env: { MODEL_PATH: model, THREADS: '1' },
-      modelsDir: null,
-      concurrency: 1,
-      limits: {},
       signal,
-      onCheck: () => undefined,
     })
     expect(grade.findings).toEqual([])
     expect(grade.modes).toEqual(['one-off', 'session'])
