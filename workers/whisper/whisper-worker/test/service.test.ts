@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { testEngine } from '@gpu-service/test-engine'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
 import {
   faultsOf,
   type SeenEvent,
@@ -139,14 +140,12 @@ describe.skipIf(testEngine() === null)('the whisper worker in a container of the
     expect((await service.workers()).map(({ tasksServed }) => tasksServed)).toEqual([3])
   })
 
-  test('takes the input that its schema tells of', async () => {
+  test('takes the input that its manifest tells of', async () => {
     const { presets } = await service.query<{ presets: { inputSchema: object }[] }>(
       '{ presets { inputSchema } }',
     )
-    const file = await readFile(join(FOLDER, 'input.schema.json'), 'utf8')
-    const { $schema, title, ...schema } = JSON.parse(file) as Record<string, unknown>
-    expect([$schema, title]).not.toContain(undefined)
-    expect(presets.map(({ inputSchema }) => inputSchema)).toEqual([schema, schema, schema])
+    const { input } = parse(await readFile(join(FOLDER, 'worker.yaml'), 'utf8')) as { input: object }
+    expect(presets.map(({ inputSchema }) => inputSchema)).toEqual([input, input, input])
   })
 
   test('a cancelled task keeps what it has said, and leaves the model loaded', async () => {
