@@ -6,8 +6,8 @@ import { MAX_SEED, type Message, type Request } from './input.ts'
 import { createPacer } from './pacer.ts'
 import { createStopGate } from './stop-gate.ts'
 
-/** Between two pieces of a text: no screen shows more of them than this. */
-const DELTA_GAP_MS = 20
+/** Between two pieces of a text: nobody reads faster. */
+const DELTA_GAP_MS = 50
 
 /** What is told of a text when it has ended; the text itself has been streamed. */
 export interface Generated {
