@@ -31,10 +31,10 @@ export interface StageOptions {
   /** `null`: an empty one. */
   readonly modelsDir: string | null
   readonly concurrency: number
-  /** The files of this machine that its tasks are given; none unless told. */
-  readonly files?: readonly string[]
-  /** What an image or a command holds; none unless told. A preset says it itself. */
-  readonly gpus?: readonly AssignedGpu[]
+  /** The files of this machine that its tasks are given. */
+  readonly files: readonly string[]
+  /** What an image or a command holds. A preset says it itself. */
+  readonly gpus: readonly AssignedGpu[]
   /** Shown all that workers print, as it comes. */
   readonly onOutput?: (stream: OutputStream, bytes: Uint8Array) => void
   /** Aborted: the workers are removed, and there are no more. */
@@ -70,8 +70,8 @@ export interface Stage extends AsyncDisposable {
 /** Throws a `CannotStart` where a file that tasks are to be given cannot be read. */
 export async function openStage(options: StageOptions): Promise<Stage> {
   const { subject, env, modelsDir, concurrency, onOutput, signal } = options
-  const { gpus, secrets } = subject.kind === 'preset' ? subject : { gpus: options.gpus ?? [], secrets: [] }
-  const files = await readFiles(options.files ?? [])
+  const { gpus, secrets } = subject.kind === 'preset' ? subject : { gpus: options.gpus, secrets: [] }
+  const files = await readFiles(options.files)
   const root = await mkdtemp(join(tmpdir(), 'conformance-'))
   // Workers in containers are somebody else.
   await chmod(root, 0o755)

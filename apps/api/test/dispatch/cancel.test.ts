@@ -96,6 +96,17 @@ describe('a one-off task', () => {
     return { id, worker }
   }
 
+  /** Its worker has been asked to stop, and has not done so yet. */
+  async function stopping(stage: Stage): Promise<{ id: TaskId; worker: ScriptedWorker }> {
+    const { id, worker } = await running(stage)
+    worker.ignoresStop = true
+    await cancel(stage, id)
+    await eventually(() => {
+      expect(worker.stops).toHaveLength(1)
+    })
+    return { id, worker }
+  }
+
   test.each(['pulling', 'making'] as const)(
     'whose worker is not there yet (%s) is CANCELLED, and no worker is left',
     async (phase) => {
@@ -143,12 +154,7 @@ describe('a one-off task', () => {
 
   test('that saves a checkpoint when it is asked to stop keeps it', async () => {
     await using stage = await open()
-    const { id, worker } = await running(stage)
-    worker.ignoresStop = true
-    await cancel(stage, id)
-    await eventually(() => {
-      expect(worker.stops).toHaveLength(1)
-    })
+    const { id, worker } = await stopping(stage)
     worker.say(
       { event: 'artifact', path: 'checkpoint.pt' },
       { event: 'artifact', data: 'QUJD', name: 'notes.txt' },
@@ -162,12 +168,7 @@ describe('a one-off task', () => {
 
   test('that completes although it was asked to stop is CANCELLED, once', async () => {
     await using stage = await open()
-    const { id, worker } = await running(stage)
-    worker.ignoresStop = true
-    await cancel(stage, id)
-    await eventually(() => {
-      expect(worker.stops).toHaveLength(1)
-    })
+    const { id, worker } = await stopping(stage)
     worker.say({ event: 'finish', status: 'completed' })
     worker.exit(0)
     await cancelled(stage, id)

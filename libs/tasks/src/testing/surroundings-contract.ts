@@ -74,7 +74,7 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
         input,
       })
       const { stdout } = await read(placed.name)
-      expect(JSON.parse(await readFile(join(files(placed), 'copy'), 'utf8'))).toEqual(input)
+      expect(await jsonIn(placed, 'copy')).toEqual(input)
       expect(stdout.toString()).toBe('absent\n')
     })
 
@@ -110,11 +110,10 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       )
       const { stdout } = await read(placed.name)
       expect(stdout.toString()).toBe('a clip.wav\n\u00fc.txt\nheardread')
-      const command = JSON.parse(await readFile(join(stage.files(placed), 'stdin'), 'utf8')) as object
+      const command = await jsonIn(placed, 'stdin')
       expect(command).toMatchObject({ files: files.map(told) })
       expect(command).toHaveProperty('input_dir')
-      const environment = await readFile(join(stage.files(placed), 'files'), 'utf8')
-      expect(JSON.parse(environment)).toEqual(files.map(told))
+      expect(await jsonIn(placed, 'files')).toEqual(files.map(told))
     })
 
     it('is what earlier attempts have left, in PREVIOUS_DIR, beside its own files', async () => {
@@ -125,11 +124,10 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       )
       const { stdout } = await read(placed.name)
       expect(stdout.toString()).toBe('half done and its own')
-      const command = JSON.parse(await readFile(join(stage.files(placed), 'stdin'), 'utf8')) as object
+      const command = await jsonIn(placed, 'stdin')
       expect(command).toMatchObject({ previous_files: previous.map(told) })
       expect(command).toHaveProperty('previous_dir')
-      const environment = await readFile(join(stage.files(placed), 'previous'), 'utf8')
-      expect(JSON.parse(environment)).toEqual(previous.map(told))
+      expect(await jsonIn(placed, 'previous')).toEqual(previous.map(told))
     })
 
     it('is what earlier attempts have left where it was given no files', async () => {
@@ -177,6 +175,11 @@ export function describeSurroundings(stage: RunnerStage, modelsPath: string): vo
       await stage.runner.removeRuns(placed.name, () => false)
       await stage.runner.removeRuns(order('true').name, () => false)
     })
+
+    /** What the worker has written into a file of its output folder. */
+    async function jsonIn(placed: WorkerOrder, file: string): Promise<unknown> {
+      return JSON.parse(await readFile(join(files(placed), file), 'utf8'))
+    }
 
     async function environmentOf(
       more: Partial<ScriptOptions>,

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { gradeWorker } from '@gpu-service/conformance'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { FOLDER } from './build.ts'
-import { png, readPng, type SeenPng } from './images.ts'
+import { png, readPng, type SeenPng, UNUSABLE_IMAGES } from './images.ts'
 
 type Said = Readonly<Record<string, unknown>>
 
@@ -104,15 +104,7 @@ describe.skipIf(noPython)('the worker for diffusers', () => {
     expect(JSON.parse(imagesIn(said)[0]?.texts['parameters'] ?? '')).toMatchObject(input)
   })
 
-  test.each([
-    ['a text', Buffer.from('no image'), '"a.png" is neither a PNG nor a JPEG'],
-    [
-      'an image of another size',
-      png(100, 64),
-      '"a.png" is 100x64: its sides must be multiples of 64, up to 2048',
-    ],
-    ['an image that is cut', png(64, 64).subarray(0, 60), '"a.png" is no image that can be read'],
-  ])('does not begin with %s', async (what, bytes, message) => {
+  test.each(UNUSABLE_IMAGES)('does not begin with %s', async (what, bytes, message) => {
     const said = run({ prompt: 'a fox', init_image: 'a.png' }, await given(what, bytes))
     expect(said.at(-1)).toMatchObject({ status: 'failed', error: { code: 'INVALID_INPUT', message } })
   })

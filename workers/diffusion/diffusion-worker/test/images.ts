@@ -23,6 +23,17 @@ export function png(width: number, height: number, shade = 0): Buffer {
   ])
 }
 
+/** Files that no image can begin with, and what a task with one of them, as `a.png`, is told. */
+export const UNUSABLE_IMAGES: readonly (readonly [what: string, bytes: Buffer, message: string])[] = [
+  ['a text', Buffer.from('a text that calls itself an image'), '"a.png" is neither a PNG nor a JPEG'],
+  [
+    'an image of a size that cannot be kept',
+    png(100, 64),
+    '"a.png" is 100x64: its sides must be multiples of 64, up to 2048',
+  ],
+  ['an image that is cut', png(64, 64).subarray(0, 60), '"a.png" is no image that can be read'],
+]
+
 function chunk(kind: string, data: Buffer): Buffer {
   const body = Buffer.concat([Buffer.from(kind), data])
   const size = Buffer.alloc(4)

@@ -9,7 +9,7 @@ import { text } from 'node:stream/consumers'
 import { gradeWorker } from '@gpu-service/conformance'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { DIST, FOLDER, MODEL } from './build.ts'
-import { png } from './images.ts'
+import { UNUSABLE_IMAGES } from './images.ts'
 
 type Said = Readonly<Record<string, unknown>>
 
@@ -52,15 +52,7 @@ describe('the diffusion worker', () => {
     expect(grade.modes).toEqual(['one-off', 'session'])
   })
 
-  test.each([
-    ['a text', Buffer.from('a text that calls itself an image'), '"a.png" is neither a PNG nor a JPEG'],
-    [
-      'an image of a size that cannot be kept',
-      png(100, 64),
-      '"a.png" is 100x64: its sides must be multiples of 64, up to 2048',
-    ],
-    ['an image that is cut', png(64, 64).subarray(0, 60), '"a.png" is no image that can be read'],
-  ])('does not begin with %s', async (what, bytes, message) => {
+  test.each(UNUSABLE_IMAGES)('does not begin with %s', async (what, bytes, message) => {
     const folder = join(root, what)
     await mkdir(folder)
     await writeFile(join(folder, 'a.png'), bytes)
